@@ -1,0 +1,32 @@
+"""stepaudio: a speech and audio foundation-model toolkit.
+
+Public names are imported on first use, so that ``import stepaudio`` stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from stepaudio.conversation import Message
+    from stepaudio.generation.sampling import SamplingParams
+    from stepaudio.tasks.asr import Transcriber
+    from stepaudio.tasks.transcript import Transcript
+
+_LAZY = {
+    "Message": "stepaudio.conversation",
+    "SamplingParams": "stepaudio.generation.sampling",
+    "Transcriber": "stepaudio.tasks.asr",
+    "Transcript": "stepaudio.tasks.transcript",
+}
+
+__all__ = ["Message", "SamplingParams", "Transcriber", "Transcript", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'stepaudio' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

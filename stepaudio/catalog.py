@@ -1,0 +1,56 @@
+"""Which models can be loaded by name, where their files are, and what they understand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from stepaudio.errors import CheckpointError
+
+DEFAULT_MODEL = "nano"
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One loadable model.
+
+    Attributes:
+        name: what ``--model`` takes.
+        where: where its files come from.
+        summary: one line about it.
+        languages: codes of the languages that it transcribes; empty: several, without a check.
+    """
+
+    name: str
+    where: str
+    summary: str
+    languages: tuple[str, ...] = ()
+
+
+_HUB = "Hugging Face Hub"
+CATALOG = (
+    CatalogEntry("nano", "inside this package", "small; for a laptop CPU, offline", ("en",)),
+    CatalogEntry("stepfun-ai/Step-Audio-2-mini", _HUB, "8.3 B parameters"),
+    CatalogEntry("stepfun-ai/Step-Audio-2-mini-Base", _HUB, "8.3 B, no chat format"),
+    CatalogEntry("stepfun-ai/Step-Audio-2-mini-Think", _HUB, "8.3 B, thinks first"),
+)
+
+
+def find_entry(name: str) -> CatalogEntry | None:
+    """Entry of a model, or None for a folder or a model of the Hub that is not listed."""
+    return next((entry for entry in CATALOG if entry.name == name), None)
+
+
+def embedded_folder(name: str) -> Path | None:
+    """Folder of a model that ships in this package, or None for any other model.
+
+    Raises:
+        CheckpointError: this installation lacks the model's files.
+    """
+    if name != DEFAULT_MODEL:
+        return None
+    folder = Path(str(files("stepaudio"))) / "weights" / name
+    if not folder.is_dir():
+        raise CheckpointError(f"{name}: its weights are missing in {folder}; reinstall stepaudio")
+    return folder

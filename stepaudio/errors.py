@@ -1,0 +1,32 @@
+"""Exceptions that users of stepaudio may want to catch.
+
+Every message names the file or field, the cause, and what to do about it.
+"""
+
+
+class StepAudioError(Exception):
+    """Base of every error that stepaudio raises on purpose."""
+
+
+class AudioLoadError(StepAudioError):
+    """An audio file or byte string could not be read."""
+
+
+class OutputError(StepAudioError):
+    """A result could not be written."""
+
+
+class ConfigError(StepAudioError):
+    """A configuration is incomplete, contradictory or has unknown fields."""
+
+
+class CheckpointError(StepAudioError):
+    """A checkpoint is missing, incomplete or does not fit its configuration."""
+
+
+class CapacityError(StepAudioError):
+    """A request does not fit the slots, cache or context that the model has."""
+
+
+class ToolError(StepAudioError):
+    """A tool call failed or was malformed."""
