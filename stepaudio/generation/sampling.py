@@ -1,0 +1,207 @@
+"""How the next token is chosen: parameters, logits processors and a sampler without host sync.
+
+Shape legend: N slots, B rows of a pass, V vocabulary (or the rows of the head that are used).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How one completion is sampled.
+
+    Attributes:
+        temperature: 0 takes the most probable token.
+        top_p: sample from the smallest set of tokens that has this probability.
+        top_k: sample from so many most probable tokens; 0: from all.
+        repetition_penalty: divides the logits of tokens that prompt or output contain already.
+        max_new_tokens: longest completion, its end token included.
+        stop_ids: tokens that end the completion; None: the model's end tokens.
+        seed: makes sampling reproducible whatever else is in the batch; None: torch's generator.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 256
+    stop_ids: tuple[int, ...] | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must not be negative, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must not be negative, got {self.top_k}")
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty must be positive, got {self.repetition_penalty}")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+
+    @property
+    def is_plain_greedy(self) -> bool:
+        """Whether the choice is the most probable token and nothing else."""
+        return self.temperature == 0 and self.repetition_penalty == 1
+
+
+class LogitsProcessor(Protocol):
+    """Changes logits [B, V] before a token is chosen, such as a bias towards hotwords."""
+
+    def __call__(self, logits: Tensor, slots: Tensor) -> Tensor:
+        """Return the changed logits of the rows that sit in `slots` [B]."""
+
+
+def penalise_repetition(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
+    """Divide positive and multiply negative logits of seen tokens (arXiv 1909.05858).
+
+    Args:
+        logits: [B, V].
+        seen: [B, V] bool, tokens of prompt and output.
+        penalty: [B].
+    """
+    factor = penalty[:, None]
+    return torch.where(seen, torch.where(logits > 0, logits / factor, logits * factor), logits)
+
+
+def sample(
+    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor
+) -> Tensor:
+    """Draw a token of every row by inverting the cumulative distribution; no host sync.
+
+    Args:
+        logits: [B, V].
+        temperature: [B]; rows with 0 take the most probable token.
+        top_k: [B]; 0: all tokens.
+        top_p: [B].
+        uniform: [B] random numbers in [0, 1).
+
+    Returns:
+        Ids [B].
+    """
+    is_greedy = temperature == 0
+    scaled = logits.float() / temperature.masked_fill(is_greedy, 1.0)[:, None]
+    ordered, ids = scaled.sort(dim=-1, descending=True)
+    rank = torch.arange(logits.shape[1], device=logits.device)
+    limit = torch.where(top_k > 0, top_k, logits.shape[1])[:, None]
+    probs = ordered.masked_fill(rank >= limit, float("-inf")).softmax(-1)
+    before = probs.cumsum(-1) - probs
+    # A token is kept while the more probable ones have less than top_p together.
+    probs = probs.masked_fill(before >= top_p[:, None], 0.0)
+    cumulative = probs.cumsum(-1)
+    chosen = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(-1, keepdim=True)
+    # Rounding may place the number behind the last kept token.
+    chosen = chosen.minimum((probs > 0).sum(-1, keepdim=True) - 1)
+    drawn = ids.gather(1, chosen)[:, 0]
+    return torch.where(is_greedy, logits.argmax(-1), drawn)
+
+
+class SamplingBatch:
+    """Sampling parameters and state of all slots, as tensors."""
+
+    def __init__(
+        self,
+        num_slots: int,
+        vocab_size: int,
+        device: torch.device,
+        processors: Sequence[LogitsProcessor] = (),
+    ) -> None:
+        """Prepare the slots.
+
+        Args:
+            num_slots: sequences sampled together.
+            vocab_size: V.
+            device: where the logits are.
+            processors: applied to the logits in this order, before everything else.
+        """
+        self._processors = processors
+        self._params = [SamplingParams()] * num_slots
+        self._vocab_size = vocab_size
+        self._device = device
+        self._temperature = torch.zeros(num_slots, device=device)
+        self._top_p = torch.ones(num_slots, device=device)
+        self._top_k = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self._penalty = torch.ones(num_slots, device=device)
+        self._num_drawn = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self._uniform = torch.zeros(num_slots, 0, device=device)
+        self._seen: Tensor | None = None
+
+    def assign(self, slot: int, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
+        """Begin a completion in a slot."""
+        self._params[slot] = params
+        self._temperature[slot] = params.temperature
+        self._top_p[slot] = params.top_p
+        self._top_k[slot] = params.top_k
+        self._penalty[slot] = params.repetition_penalty
+        self._num_drawn[slot] = 0
+        if params.temperature > 0:
+            self._draw_ahead(slot, params)
+        if params.repetition_penalty != 1:
+            if self._seen is None:
+                shape = (len(self._params), self._vocab_size)
+                self._seen = torch.zeros(shape, dtype=torch.bool, device=self._device)
+            known = [i for i in prompt_ids if i < self._vocab_size]
+            self._seen[slot] = False
+            self._seen[slot, torch.tensor(known, dtype=torch.long, device=self._device)] = True
+
+    def _draw_ahead(self, slot: int, params: SamplingParams) -> None:
+        """Draw the random numbers of a whole completion, so that steps need no generator."""
+        generator = None
+        if params.seed is not None:
+            generator = torch.Generator().manual_seed(params.seed)
+        numbers = torch.rand(params.max_new_tokens, generator=generator)
+        missing = params.max_new_tokens - self._uniform.shape[1]
+        if missing > 0:
+            more = self._uniform.new_zeros(len(self._params), missing)
+            self._uniform = torch.cat([self._uniform, more], dim=1)
+        self._uniform[slot, : params.max_new_tokens] = numbers.to(self._device)
+
+    def move(self, source: int, target: int) -> None:
+        """Make slot `target` continue what slot `source` was sampling."""
+        self._params[target] = self._params[source]
+        state = [self._temperature, self._top_p, self._top_k, self._penalty, self._num_drawn]
+        state += [self._uniform] + ([] if self._seen is None else [self._seen])
+        for tensor in state:
+            tensor[target] = tensor[source]
+
+    def choose(self, logits: Tensor, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Choose the next token of some slots.
+
+        Args:
+            logits: [B, V] of the rows in `slots`.
+            slots: slot of every row.
+
+        Returns:
+            Ids [B] and their log-probabilities [B] under the unchanged logits.
+        """
+        plain = all(self._params[slot].is_plain_greedy for slot in slots)
+        if plain and not self._processors:
+            ids = logits.argmax(-1)
+        else:
+            ids = self._choose_any(logits, torch.tensor(slots, device=self._device))
+        log_probs = logits.gather(1, ids[:, None])[:, 0].float() - logits.float().logsumexp(-1)
+        return ids, log_probs
+
+    def _choose_any(self, logits: Tensor, rows: Tensor) -> Tensor:
+        for processor in self._processors:
+            logits = processor(logits, rows)
+        if self._seen is not None:
+            logits = penalise_repetition(logits, self._seen[rows], self._penalty[rows])
+        if self._uniform.shape[1]:
+            drawn = self._num_drawn[rows].clamp(max=self._uniform.shape[1] - 1)
+            uniform = self._uniform[rows, drawn]
+        else:
+            uniform = torch.zeros(len(rows), device=self._device)
+        ids = sample(logits, self._temperature[rows], self._top_k[rows], self._top_p[rows], uniform)
+        self._num_drawn[rows] += 1
+        if self._seen is not None:
+            self._seen[rows, ids] = True
+        return ids
