@@ -1,0 +1,1 @@
+"""Training recipes of stepaudio: each is one file, read top to bottom."""

@@ -1,0 +1,88 @@
+"""The pretraining recipe, whole: every stage on a few recordings, with pinned losses."""
+
+import gzip
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from stepaudio.models.checkpoint import load_pretrained
+from stepaudio.models.encoder import ChunkMask
+from stepaudio.tasks.asr import Transcriber
+from stepaudio_recipes import pretrain
+from stepaudio_recipes.config import load_config
+
+ROOT = Path(__file__).parents[2]
+CONFIG = Path(pretrain.__file__).parent / "configs" / "pretrain" / "tiny.yaml"
+# Four steps of ctc, two of lm, four of joint. A change of these numbers is a change of the
+# recipe: of its data order, augmentation, initialisation, model or optimiser.
+LOSSES = [4.832, 4.533, 3.921, 3.781, 9.075, 9.008, 10.350, 10.202, 9.933, 9.756]
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory, examples):
+    folder = tmp_path_factory.mktemp("pretrain")
+    data = shutil.copytree(examples, folder / "data")
+    short = [
+        line for line in (data / "manifest.jsonl").read_text().splitlines() if "long" not in line
+    ]
+    (data / "manifest.jsonl").write_text("\n".join(short) + "\n")
+    lines = ["the cat sat on the mat", "one two three", "it was a quiet morning"] * 20
+    (folder / "texts.txt.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    return [
+        f"data.folder={data}",
+        f"tokenizer={ROOT / 'stepaudio' / 'weights' / 'nano'}",
+        f"texts={folder / 'texts.txt.gz'}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(arguments, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    config = load_config(pretrain.Config, CONFIG, [*arguments, f"output_dir={folder}"])
+    return config, pretrain.main(config), folder
+
+
+def test_losses_are_the_pinned_ones(finished):
+    assert [round(loss, 3) for loss in finished[1]] == pytest.approx(LOSSES, abs=5e-3)
+
+
+def test_a_finished_run_has_nothing_left_to_do(finished):
+    assert pretrain.main(finished[0]) == []
+
+
+def test_the_model_loads_and_transcribes(finished):
+    model, tokenizer = load_pretrained(str(finished[2] / "model"), device="cpu")
+    texts = Transcriber(model, tokenizer).transcribe_pieces([torch.randn(16_000) * 0.1])
+    assert len(texts) == 1
+
+
+def test_logs_are_written_for_people_and_tensorboard(finished):
+    folder = finished[2] / "joint"
+    assert (
+        "wer/kathleen" in (folder / "log.jsonl").read_text()
+        or "wer/" in (folder / "log.jsonl").read_text()
+    )
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_chunk_masks_are_drawn_from_the_config():
+    import numpy as np
+
+    config = pretrain.ChunkConfig(full_probability=0.5, chunks=(32, 64), lefts=(128,))
+    rng = np.random.default_rng(0)
+    masks = [pretrain.sample_chunk_mask(config, rng) for _ in range(200)]
+    assert set(masks) == {None, ChunkMask(32, 128), ChunkMask(64, 128)}
+    assert 60 < masks.count(None) < 140
+
+
+def test_replaced_tokens_leave_prompt_and_labels():
+    import numpy as np
+
+    ids = torch.arange(100)[None]
+    labels = torch.where(ids < 50, -100, ids)
+    noisy = pretrain.replace_tokens(ids, labels, 0.5, 2000, np.random.default_rng(0))
+    assert torch.equal(noisy[:, :50], ids[:, :50])
+    assert 10 < (noisy != ids).sum() < 40
+    assert pretrain.replace_tokens(ids, labels, 0.0, 2000, np.random.default_rng(0)) is ids
