@@ -51,6 +51,6 @@ def embedded_folder(name: str) -> Path | None:
     if name != DEFAULT_MODEL:
         return None
     folder = Path(str(files("stepaudio"))) / "weights" / name
-    if not folder.is_dir():
+    if not (folder / "config.json").is_file():
         raise CheckpointError(f"{name}: its weights are missing in {folder}; reinstall stepaudio")
     return folder

@@ -6,11 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import torch
 
 if TYPE_CHECKING:
     from stepaudio.models.step_audio import StepAudio2ForCausalLM
+
+# The same examples in every run, however slow the machine is.
+hypothesis.settings.register_profile("stepaudio", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("stepaudio")
 
 ASSETS = Path(__file__).parent / "assets"
 EXAMPLES = Path(__file__).parent.parent / "examples" / "audio"

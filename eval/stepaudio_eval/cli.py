@@ -41,6 +41,7 @@ def _run_asr(args: argparse.Namespace) -> None:
         evaluate,
     )
 
+    rows = {manifest: read_manifest(manifest) for manifest in args.manifests}
     systems: list[Recognizer] = [StepAudioRecognizer(args.model, args.device, args.batch_size)]
     if args.against:
         systems.append(PocketsphinxRecognizer())
@@ -54,7 +55,7 @@ def _run_asr(args: argparse.Namespace) -> None:
                 f"{100 * score.wer:7.2f} {score.rtf:8.4f}",
                 flush=True,
             )
-            pairs = zip(read_manifest(manifest), score.texts, strict=False)
+            pairs = zip(rows[manifest], score.texts, strict=False)
             wrong = [(row.text, text) for row, text in pairs if row.text != text]
             for reference, text in wrong[: args.show_errors]:
                 print(f"    ref {reference}\n    hyp {text}")

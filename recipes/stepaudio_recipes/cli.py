@@ -16,6 +16,7 @@ from stepaudio.errors import ConfigError, StepAudioError
 # line says what it does.
 RECIPES = {
     "prepare": "stepaudio_recipes.prepare",
+    "tokenizer": "stepaudio_recipes.tokenizer",
     "pretrain": "stepaudio_recipes.pretrain",
 }
 

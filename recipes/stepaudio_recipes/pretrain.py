@@ -111,7 +111,7 @@ class PretrainConfig:
         seed: seed of initialisation, data order and augmentation.
         num_threads: CPU threads; 0: as PyTorch chooses.
         device: "auto" takes a GPU if there is one.
-        compile: compile the model with torch.compile.
+        compile: compile the encoder of ctc stages with torch.compile.
     """
 
     recipe: Literal["pretrain"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer
@@ -28,6 +29,29 @@ from stepaudio.text.tokenizer import QWEN_PATTERN, TOKENIZER_FILE
 from stepaudio.text.vocab import VISIBLE_TOKENS, audio_token_names, special_token_names
 
 RAW_SHARE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Settings of the recipe.
+
+    Attributes:
+        data: folder that the ``prepare`` recipe filled.
+        output_dir: where ``tokenizer.json`` goes.
+        num_text_tokens: the 256 bytes and the merges.
+    """
+
+    data: str = ".data/nano"
+    output_dir: str = ".data/nano/tokenizer"
+    num_text_tokens: int = 2048
+
+
+Config = TokenizerConfig
+
+
+def main(config: TokenizerConfig) -> Path:
+    """Train and save the tokenizer; returns its path."""
+    return build_tokenizer(Path(config.data), Path(config.output_dir), config.num_text_tokens)
 
 
 def mix(normalised: Sequence[str], raw: Sequence[str], raw_share: float = RAW_SHARE) -> list[str]:

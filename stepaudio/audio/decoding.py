@@ -112,7 +112,7 @@ def _open_handle(source: AudioSource, name: str, stack: ExitStack) -> BinaryIO:
         mode = os.stat(source).st_mode
         if stat.S_ISDIR(mode):
             os.listdir(source)  # an unreadable folder says so
-            raise AudioLoadError(f"{name}: is a folder, not an audio file")
+            raise AudioLoadError(f"{name}: is a folder; expected audio, or a folder with audio")
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise AudioLoadError(f"{name}: is a device or socket, not an audio file")
         # Unbuffered: libsndfile shares the descriptor, and with it the position.
@@ -173,7 +173,9 @@ def _open_av(handle: BinaryIO, name: str, mono: MonoMix, stack: ExitStack) -> De
     head = handle.read(12)
     handle.seek(0)
     try:
-        container = stack.enter_context(av.open(handle, mode="r", options=_AV_OPTIONS))
+        # Old taggers did not write UTF-8.
+        opened = av.open(handle, mode="r", options=_AV_OPTIONS, metadata_errors="replace")
+        container = stack.enter_context(opened)
     except (av.FFmpegError, EOFError) as error:
         if head.startswith(_MAGICS) or head[4:8] == b"ftyp":
             raise AudioLoadError(f"{name}: corrupt or cut off: its header is incomplete") from error

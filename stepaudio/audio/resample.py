@@ -54,7 +54,9 @@ def resample(samples: Tensor, source_rate: int, target_rate: int) -> Tensor:
     if num_in == num_out or not len(samples):
         return samples
     if num_in * num_out > _MAX_FILTER_BANK:
-        return torch.cat([*_odd_ratio_blocks([samples], source_rate, target_rate)])
+        # A sample or two may come out as nothing.
+        blocks = _odd_ratio_blocks([samples], source_rate, target_rate)
+        return torch.cat([samples.new_zeros(0), *blocks])
     with torch.no_grad():
         converted: Tensor = _transform(num_in, num_out)(samples)
     return converted

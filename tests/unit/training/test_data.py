@@ -54,9 +54,13 @@ def test_batches_are_bounded_and_mixed_as_asked(sources):
 
 
 def test_every_row_is_seen_before_any_is_seen_again(sources):
-    drawn = [r.audio_filepath for b in islice(plan_batches(sources, 30.0, 1), 150) for r in b]
+    drawn = []
+    for batch in plan_batches(sources, 30.0, 1):
+        drawn += [r.audio_filepath for r in batch]
+        if len(drawn) == 2048:  # rows are sorted by length in blocks of this size
+            break
     counts = [drawn.count(f"a{i}") for i in range(300)]
-    assert max(counts) - min(counts) <= 2  # the last block may be cut
+    assert max(counts) - min(counts) <= 1
 
 
 def test_one_long_clip_makes_a_batch_of_its_own():

@@ -1,0 +1,5 @@
+"""The ``stepaudio`` command."""
+
+from stepaudio.cli.main import main
+
+__all__ = ["main"]

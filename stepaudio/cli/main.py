@@ -1,0 +1,146 @@
+"""Arguments and exit status of ``stepaudio``; everything slow is imported by the commands.
+
+Exit status: 0 all went well, 1 something could not be read, loaded or written, 2 wrong arguments,
+130 interrupted by Ctrl-C, 141 the reader of standard output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NoReturn
+
+import stepaudio
+from stepaudio.catalog import DEFAULT_MODEL
+from stepaudio.cli.console import UsageError, abandon_stdout, report
+from stepaudio.errors import StepAudioError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+_DEBUG_VARIABLE = "STEPAUDIO_DEBUG"
+_FORMATS = ("text", "json", "srt", "vtt", "table")
+
+_ASR_EPILOG = """\
+examples:
+  stepaudio asr talk.mp3                                  text on standard output
+  stepaudio asr recordings/ --format json > all.jsonl     one JSON object a line
+  stepaudio asr '*.m4a' --format srt --output-dir subs    one subtitle file for each
+  curl -s "$URL" | stepaudio asr -                        standard input
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"stepaudio: {message} (see {self.prog} --help)\n")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Argument parser of the command."""
+    parser = _Parser(prog="stepaudio", description="Speech recognition with audio-language models.")
+    parser.add_argument("--version", action="version", version=f"stepaudio {stepaudio.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("models", help="list the models that can be loaded, and where from")
+    asr = commands.add_parser(
+        "asr",
+        help="transcribe recordings",
+        description="Transcribe recordings of any length and any common format.",
+        epilog=_ASR_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    asr.add_argument(
+        "paths", nargs="+", metavar="PATH", help="file, folder, glob pattern, or - for stdin"
+    )
+    asr.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="nano|DIR|HF-ID",
+        help="model: a name of `stepaudio models`, a folder, or an id of the Hugging Face Hub "
+        "(default: %(default)s)",
+    )
+    asr.add_argument("--format", choices=_FORMATS, default="text", help="(default: %(default)s)")
+    asr.add_argument(
+        "--output-dir", metavar="DIR", help="write one file for each recording into this folder"
+    )
+    asr.add_argument(
+        "--language", metavar="CODE", help="language of the speech, such as en (default: any)"
+    )
+    asr.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto: a GPU where there is one (default: %(default)s)",
+    )
+    asr.add_argument(
+        "--batch-size",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="stretches of speech transcribed together (default: %(default)s)",
+    )
+    asr.add_argument(
+        "--jobs",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="threads that decode the next files meanwhile (default: %(default)s)",
+    )
+    return parser
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    # argparse takes the paths behind an option for surplus arguments.
+    if args.command == "asr" and not any(word.startswith("-") and word != "-" for word in rest):
+        args.paths += rest
+    elif rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    args = _parse(argv)
+    sys.excepthook = _report_bug
+    try:
+        if args.command == "models":
+            from stepaudio.cli.models import run_models
+
+            return run_models()
+        from stepaudio.cli.asr import run_asr
+
+        return run_asr(args)
+    except UsageError as error:
+        report(str(error))
+        return EXIT_USAGE
+    except StepAudioError as error:
+        report(str(error))
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        report("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        abandon_stdout()
+        return EXIT_BROKEN_PIPE
+
+
+def _report_bug(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if os.environ.get(_DEBUG_VARIABLE):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        report(f"internal error: {kind.__name__}: {error} ({_DEBUG_VARIABLE}=1 shows where)")

@@ -1,0 +1,327 @@
+"""Speech recognition: recordings of any length to text with segments.
+
+A recording is read in blocks, cut at silence into windows that the encoder can take, and the
+windows of one or several recordings are transcribed in batches. Memory does not grow with the
+length of a recording, apart from its text.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator as GeneratorType
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import tee
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepaudio.audio.decoding import AudioSource, open_decoder, source_name
+from stepaudio.audio.frames import PIECE_SAMPLES, SAMPLE_RATE
+from stepaudio.audio.io import iter_audio_blocks
+from stepaudio.audio.mel import log_mel
+from stepaudio.audio.segmentation import (
+    DEFAULT_VAD_OPTIONS,
+    SpeechWindow,
+    VadOptions,
+    iter_speech_windows,
+)
+from stepaudio.audio.vad import VoiceActivityDetector, silero_detector
+from stepaudio.conversation import ChatTemplate, Prompts, audio_parts, task_messages
+from stepaudio.errors import AudioLoadError, CapacityError, ConfigError, StepAudioError
+from stepaudio.generation.generator import GenerationPrompt, Generator
+from stepaudio.generation.sampling import SamplingParams
+from stepaudio.generation.stats import GenerationStats
+from stepaudio.models.checkpoint import load_pretrained
+from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.tasks.prefetch import prefetch
+from stepaudio.tasks.transcript import Segment, Transcript, join_texts
+from stepaudio.text.tokenizer import TextTokenizer
+
+DEFAULT_BATCH_SIZE = 8
+
+_MAX_TOKENS_PER_S = 8  # fluent speech stays below 6; more is a loop of the decoder
+_EXTRA_TOKENS = 8
+_WAITING_WINDOWS = 4  # windows of one recording that wait for the model: up to 1.6 MB each
+
+# Called with the number of a recording and the share of it that is done, 0 to 1.
+ProgressCallback = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What to transcribe.
+
+    Attributes:
+        source: path, bytes or binary file object of an audio file.
+        name: what error messages call it; None: its path.
+    """
+
+    source: AudioSource
+    name: str | None = None
+
+
+@dataclass
+class _Job:
+    """A recording on its way to a transcript."""
+
+    index: int
+    recording: Recording
+    announced_s: float = 0.0
+    duration_s: float = 0.0
+    read_s: float = 0.0
+    stats: GenerationStats = field(default_factory=GenerationStats)
+    segments: list[Segment] = field(default_factory=list)
+    num_waiting: int = 0  # windows that are read but not transcribed
+    ended: bool = False
+    error: StepAudioError | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.ended and self.num_waiting == 0
+
+    @property
+    def name(self) -> str:
+        return self.recording.name or source_name(self.recording.source)
+
+    def outcome(self) -> Transcript | StepAudioError:
+        if self.error is not None:
+            return self.error
+        text = join_texts([segment.text for segment in self.segments])
+        return Transcript(text, tuple(self.segments), self.duration_s, self.stats, self.read_s)
+
+
+class Transcriber:
+    """Transcribes with one model; build it once, use it for many recordings.
+
+    Example:
+        >>> from stepaudio import Transcriber
+        >>> transcriber = Transcriber.from_pretrained("nano")  # doctest: +SKIP
+        >>> transcriber.transcribe("speech.wav").text  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: StepAudio2ForCausalLM,
+        tokenizer: TextTokenizer,
+        *,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        vad: VadOptions = DEFAULT_VAD_OPTIONS,
+        detector: VoiceActivityDetector[Any] | None = None,
+    ) -> None:
+        """Prepare a loaded model.
+
+        Args:
+            model: model to transcribe with.
+            tokenizer: its tokenizer.
+            batch_size: windows that are transcribed together.
+            vad: how recordings are cut.
+            detector: finds the speech; None: Silero.
+        """
+        self._generator = Generator(model.eval(), text_only=True)
+        self._encoder = model.config.audio_encoder_config
+        self._tokenizer = tokenizer
+        self._template = ChatTemplate(tokenizer)
+        self._instruction = Prompts.from_dict(model.config.prompts).asr
+        self._batch_size = batch_size
+        self._vad = vad
+        self._detector = detector or silero_detector()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = "nano",
+        *,
+        device: str = "auto",
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> Transcriber:
+        """Load a model by name, folder or hub id.
+
+        Args:
+            model: name of an embedded model, folder, or id of a Hub repository.
+            device: "cpu", "cuda", or "auto": a GPU where there is one.
+            batch_size: windows that are transcribed together.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+            ConfigError: its configuration is contradictory, or there is no such device.
+        """
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"device {device}: PyTorch finds no CUDA GPU here; use cpu or auto")
+        loaded, tokenizer = load_pretrained(model, device=device)
+        return cls(loaded, tokenizer, batch_size=batch_size)
+
+    def transcribe(self, source: AudioSource, *, name: str | None = None) -> Transcript:
+        """Transcribe a recording of any length.
+
+        Args:
+            source: path, bytes or file object of an audio file.
+            name: what error messages call it; None: its path.
+
+        Raises:
+            AudioLoadError: it cannot be read.
+            CapacityError: a window of it does not fit the model.
+        """
+        (outcome,) = self.transcribe_many([Recording(source, name)])
+        if isinstance(outcome, StepAudioError):
+            raise outcome
+        return outcome
+
+    def transcribe_many(
+        self,
+        recordings: Iterable[Recording],
+        *,
+        num_readers: int = 0,
+        on_progress: ProgressCallback | None = None,
+    ) -> GeneratorType[Transcript | StepAudioError, None, None]:
+        """Transcribe recordings of any lengths; batches span recordings.
+
+        Args:
+            recordings: taken one by one, some ahead of their turn.
+            num_readers: threads that decode and cut the next recordings while the model works;
+                0: none.
+            on_progress: called in this thread whenever a recording has got further.
+
+        Yields:
+            One result for every recording, in order, as soon as it is there: its transcript, or
+            the error that belongs to it alone (AudioLoadError, CapacityError).
+        """
+        jobs, theirs = tee(_Job(index, recording) for index, recording in enumerate(recordings))
+        readers = (partial(self._read, job, measure=on_progress is not None) for job in theirs)
+        unfinished: deque[_Job] = deque()
+        batch: list[tuple[_Job, SpeechWindow]] = []
+
+        def transcribe_batch() -> None:
+            self._transcribe_batch(batch)
+            if on_progress is not None:
+                for job, window in batch:
+                    if job.announced_s:
+                        share = window.segment.stop_s / job.announced_s
+                        on_progress(job.index, min(share, 1.0))
+            batch.clear()
+
+        with closing(
+            prefetch(
+                readers,
+                num_threads=num_readers,
+                ahead=num_readers + self._batch_size,
+                depth=_WAITING_WINDOWS,
+            )
+        ) as feeds:
+            for feed, job in zip(feeds, jobs, strict=False):
+                unfinished.append(job)
+                try:
+                    for window in feed:
+                        job.num_waiting += 1
+                        batch.append((job, window))
+                        if len(batch) == self._batch_size:
+                            transcribe_batch()
+                            yield from _take_complete(unfinished)
+                except AudioLoadError as error:
+                    job.error = error
+                job.ended = True
+                if len(unfinished) >= self._batch_size:
+                    transcribe_batch()
+                yield from _take_complete(unfinished)
+        transcribe_batch()
+        yield from _take_complete(unfinished)
+
+    def transcribe_pieces(self, wavs: Sequence[Tensor]) -> list[str]:
+        """Transcribe short waveforms (float32 [samples] at 16 kHz, at most 25 s) as they are.
+
+        Raises:
+            ValueError: a waveform is longer than one piece.
+            CapacityError: a waveform does not fit the model's context.
+        """
+        return self._recognize(wavs)[0]
+
+    def _read(self, job: _Job, *, measure: bool) -> Iterator[SpeechWindow]:
+        """Windows of a recording; notes its length and the time that reading takes."""
+        source = job.recording.source
+        started = time.perf_counter()
+        # A pipe can be opened only once.
+        if measure and isinstance(source, str | Path) and os.path.isfile(source):
+            with open_decoder(source, name=job.name) as stream:
+                job.announced_s = (stream.num_samples or 0) / stream.sample_rate
+        num_samples = 0
+
+        def blocks() -> Iterator[Tensor]:
+            nonlocal num_samples
+            for block in iter_audio_blocks(source, name=job.name):
+                num_samples += len(block)
+                yield block
+
+        try:
+            for window in iter_speech_windows(blocks(), self._detector, self._vad):
+                job.read_s += time.perf_counter() - started
+                yield window
+                started = time.perf_counter()
+        except OSError as error:  # a source other than a regular file
+            raise AudioLoadError(f"{job.name}: cannot be read: {error.strerror}") from error
+        job.duration_s = num_samples / SAMPLE_RATE
+        job.read_s += time.perf_counter() - started
+
+    def _transcribe_batch(self, batch: Sequence[tuple[_Job, SpeechWindow]]) -> None:
+        """Add the segments of windows to their recordings."""
+        try:
+            texts, costs = self._recognize([window.samples for _, window in batch])
+        except (CapacityError, torch.OutOfMemoryError) as error:
+            if len(batch) > 1:
+                for one in batch:
+                    self._transcribe_batch([one])
+                return
+            job, _ = batch[0]
+            job.num_waiting -= 1
+            job.error = CapacityError(f"{job.name}: {error}")
+            return
+        for (job, window), text, cost in zip(batch, texts, costs, strict=True):
+            job.num_waiting -= 1
+            job.stats.add(cost)
+            if text:
+                start_s, stop_s = round(window.segment.start_s, 3), round(window.segment.stop_s, 3)
+                job.segments.append(Segment(start_s, stop_s, text))
+
+    @torch.inference_mode()
+    def _recognize(self, wavs: Sequence[Tensor]) -> tuple[list[str], list[GenerationStats]]:
+        texts, costs = [""] * len(wavs), [GenerationStats() for _ in wavs]
+        heard = [i for i, wav in enumerate(wavs) if self._num_tokens(wav)]
+        if not heard:
+            return texts, costs
+        started = time.perf_counter()
+        encoder = self._encoder
+        mels = [log_mel(wavs[i], encoder.n_mels, floor=encoder.mel_floor) for i in heard]
+        latents = self._generator.encode(mels)
+        encode_s = time.perf_counter() - started
+        prompts = [self._prompt(wavs[i], values) for i, values in zip(heard, latents, strict=True)]
+        params = [
+            SamplingParams(max_new_tokens=int(p.audio_s * _MAX_TOKENS_PER_S) + _EXTRA_TOKENS)
+            for p in prompts
+        ]
+        audio_s = sum(prompt.audio_s for prompt in prompts)
+        completions = self._generator.generate(prompts, params, num_slots=len(prompts))
+        for i, prompt, completion in zip(heard, prompts, completions, strict=True):
+            texts[i] = " ".join(self._tokenizer.decode(completion.ids).split())
+            costs[i] = completion.stats
+            costs[i].encode_s = encode_s * prompt.audio_s / audio_s
+        return texts, costs
+
+    def _num_tokens(self, wav: Tensor) -> int:
+        if wav.shape[-1] > PIECE_SAMPLES:
+            raise ValueError(f"a piece may have {PIECE_SAMPLES} samples, got {wav.shape[-1]}")
+        return self._encoder.geometry.tokens_for_samples(wav.shape[-1])
+
+    def _prompt(self, wav: Tensor, latents: Tensor) -> GenerationPrompt:
+        parts = audio_parts(wav.shape[-1], self._encoder.geometry, "audio")
+        prompt = self._template.render(task_messages(self._instruction, parts))
+        return GenerationPrompt(prompt.ids, [latents], wav.shape[-1] / SAMPLE_RATE)
+
+
+def _take_complete(unfinished: deque[_Job]) -> Iterator[Transcript | StepAudioError]:
+    while unfinished and unfinished[0].is_complete:
+        yield unfinished.popleft().outcome()

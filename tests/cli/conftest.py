@@ -1,0 +1,102 @@
+"""The installed command, and a small random model that it can load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STEPAUDIO = Path(sys.executable).parent / "stepaudio"
+TIMEOUT_S = 300
+_WORDS = "the quick brown fox jumps over a lazy dog while seven wizards hum very odd jazz tunes"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: exit status and output, as bytes and as lines."""
+
+    status: int
+    out: bytes
+    err: bytes
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.decode().splitlines()
+
+    @property
+    def errors(self) -> list[str]:
+        return self.err.decode().splitlines()
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+Command = Callable[..., Finished]
+
+
+def stepaudio(
+    *arguments: str | Path,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> Finished:
+    """Run the installed command."""
+    done = subprocess.run(
+        [STEPAUDIO, *map(str, arguments)],
+        input=b"" if stdin is None else stdin,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        cwd=cwd,
+        env=env,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def run() -> Command:
+    """Run ``stepaudio`` with these arguments, as a user would."""
+    return stepaudio
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint folder of a small model that writes nonsense about everything it hears."""
+    import torch
+
+    from stepaudio.models.checkpoint import save_checkpoint
+    from stepaudio.models.hf_config import StepAudioConfig
+    from stepaudio.models.step_audio import StepAudio2ForCausalLM
+    from stepaudio.text.tokenizer import TextTokenizer
+    from stepaudio_recipes.tokenizer import save_tokenizer, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("random_model")
+    save_tokenizer(train_tokenizer([_WORDS] * 3, num_text_tokens=280), folder)
+    vocab = TextTokenizer.from_folder(folder).vocab
+    configs = Path(str(files("stepaudio_recipes"))) / "configs" / "pretrain"
+    values = json.loads((configs / "tiny_model.json").read_text())
+    values["text_config"] |= {
+        "vocab_size": vocab.size,
+        "eos_token_id": list(vocab.stop_ids),
+        "pad_token_id": vocab.pad,
+        "initializer_range": 0.2,  # large enough that greedy choices are not ties
+    }
+    values |= {
+        "audio_start_token_id": vocab.audio_start,
+        "audio_patch_token_id": vocab.audio_patch,
+    }
+    torch.manual_seed(0)
+    save_checkpoint(StepAudio2ForCausalLM(StepAudioConfig(**values)), folder)
+    return folder
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    return [str(path) for path in paths]

@@ -1,0 +1,64 @@
+"""`stepaudio-eval` as a user runs it: real recordings, a peer in the same run, a report."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stepaudio.text.manifest import read_manifest
+from stepaudio_eval.asr import SystemScore, evaluate
+
+COMMAND = Path(sys.executable).parent / "stepaudio-eval"
+
+
+class Parrot:
+    """Says the right words, but for the first recording."""
+
+    name = "parrot"
+
+    def __init__(self, texts):
+        self._texts = texts
+
+    def recognize(self, wavs):
+        assert all(wav.dim() == 1 for wav in wavs)
+        return ["wrong", *self._texts[1 : len(wavs)]]
+
+
+def test_scores_count_words_and_errors(examples):
+    rows = read_manifest(examples / "manifest.jsonl")
+    (score,) = evaluate([Parrot([row.text for row in rows])], examples / "manifest.jsonl", limit=3)
+    assert score.num_rows == 3
+    assert score.words == sum(len(row.text.split()) for row in rows[:3])
+    assert score.errors == len(rows[0].text.split())
+    assert score.wer == pytest.approx(score.errors / score.words)
+    assert score.audio_s == pytest.approx(sum(row.duration for row in rows[:3]), abs=0.02)
+
+
+def test_empty_scores_have_rates():
+    score = SystemScore("x", "m", 0, 0.0, 0, 0, 0.0, ())
+    assert score.wer == score.rtf == 0.0
+
+
+def test_command_writes_a_report(examples, tmp_path):
+    report = tmp_path / "report.json"
+    result = subprocess.run(
+        [COMMAND, "asr", examples / "manifest.jsonl", "--limit", "4", "--against", "pocketsphinx",
+         "--output", report, "--device", "cpu"],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    scores = json.loads(report.read_text())["scores"]
+    assert [score["system"] for score in scores] == ["nano", "pocketsphinx"]
+    assert all(len(score["texts"]) == 4 and score["seconds"] > 0 for score in scores)
+    assert result.stdout.count("manifest.jsonl") == 2
+
+
+def test_bad_input_is_one_line(tmp_path):
+    missing = tmp_path / "none.jsonl"
+    result = subprocess.run([COMMAND, "asr", missing], capture_output=True, text=True, timeout=240)
+    assert result.returncode == 1
+    assert result.stderr.startswith("stepaudio-eval: ")
+    assert str(missing) in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,42 @@
+"""`stepaudio-train` as a user runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).parent / "stepaudio-train"
+
+
+def run(*arguments):
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_list_and_show():
+    listed = run("list")
+    assert listed.returncode == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [
+        "prepare",
+        "tokenizer",
+        "pretrain",
+    ]
+    shown = run("show", "pretrain", "--config", "tiny")
+    assert "recipe: pretrain" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "pretrain", "--config", "none"), "none: no such file, and no config of pretrain"),
+        (("run", "pretrain", "data.sources.0.weigth=1"), "did you mean"),
+        (("run", "tokenizer", "data=no/such/folder"), "run the data preparation again"),
+        (("run", "prepare"), "data: missing"),
+    ],
+)
+def test_mistakes_give_one_line_and_no_traceback(arguments, message):
+    result = run(*arguments)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
