@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stepaudio.audio.frames import SAMPLE_RATE
+from stepaudio.audio.frames import PIECE_SAMPLES, SAMPLE_RATE
 from stepaudio.audio.io import load_audio
 from stepaudio.text.manifest import ManifestRow, read_manifest
 from stepaudio.text.normalize import get_normalizer
@@ -75,9 +75,13 @@ class StepAudioRecognizer:
         self._transcriber = Transcriber.from_pretrained(model, device=device)
 
     def recognize(self, wavs: Sequence[Tensor]) -> list[str]:
-        """Transcribe in batches of similar lengths."""
-        order = sorted(range(len(wavs)), key=lambda i: len(wavs[i]))
+        """Transcribe in batches of similar lengths; what exceeds one piece is cut at silence."""
         texts = [""] * len(wavs)
+        for i, wav in enumerate(wavs):
+            if len(wav) > PIECE_SAMPLES:
+                texts[i] = self._transcriber.transcribe_samples(wav)
+        order = [i for i in range(len(wavs)) if len(wavs[i]) <= PIECE_SAMPLES]
+        order.sort(key=lambda i: len(wavs[i]))
         for start in range(0, len(order), self._batch_size):
             chosen = order[start : start + self._batch_size]
             results = self._transcriber.transcribe_pieces([wavs[i] for i in chosen])

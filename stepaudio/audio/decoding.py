@@ -41,6 +41,7 @@ _AV_FORMATS = (
     "ogg,flac,mp3,wav,w64,aiff,au,wv,ape,tta"
 )
 _AV_OPTIONS = {"format_whitelist": _AV_FORMATS, "protocol_whitelist": ""}
+_PLAUSIBLE_RATES = range(1_000, 1_000_001)  # Hz; a resampler would take any memory for others
 _MAX_LOST_S = 0.25  # a matroska file whose sound ends this much early was cut
 _MAGICS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"\x1a\x45\xdf\xa3", b"FORM")
 
@@ -94,10 +95,15 @@ def open_decoder(
             raise AudioLoadError(f"{name}: the file is cut off: its header announces more data")
         sound = _open_soundfile(handle, stack)
         if sound is None:
-            yield _open_av(handle, name, mono, stack)
+            stream = _open_av(handle, name, mono, stack)
         else:
             blocks = _soundfile_blocks(sound, name, mono)
-            yield DecodedStream(name, sound.samplerate, sound.frames, blocks)
+            stream = DecodedStream(name, sound.samplerate, sound.frames, blocks)
+        if stream.sample_rate not in _PLAUSIBLE_RATES:
+            raise AudioLoadError(
+                f"{name}: its header is damaged: a sample rate of {stream.sample_rate} Hz"
+            )
+        yield stream
 
 
 def _open_handle(source: AudioSource, name: str, stack: ExitStack) -> BinaryIO:

@@ -333,6 +333,7 @@ def _write_shards(
             file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         shard = {name: _stored_form(name, tensors[name], dtype) for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)  # safetensors lets only the owner read
         digests |= {name: _digest(tensor) for name, tensor in shard.items()}
         weight_map |= dict.fromkeys(names, file)
         total += sum(tensor.nbytes for tensor in shard.values())

@@ -15,7 +15,7 @@ from collections.abc import Generator as GeneratorType
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import tee
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from stepaudio.audio.decoding import AudioSource, open_decoder, source_name
 from stepaudio.audio.frames import PIECE_SAMPLES, SAMPLE_RATE
 from stepaudio.audio.io import iter_audio_blocks
 from stepaudio.audio.mel import log_mel
+from stepaudio.audio.resample import resample
 from stepaudio.audio.segmentation import (
     DEFAULT_VAD_OPTIONS,
     SpeechWindow,
@@ -48,6 +49,7 @@ DEFAULT_BATCH_SIZE = 8
 
 _MAX_TOKENS_PER_S = 8  # fluent speech stays below 6; more is a loop of the decoder
 _EXTRA_TOKENS = 8
+_COMMON_RATE = 44_100  # Hz, of recordings that must be resampled
 _WAITING_WINDOWS = 4  # windows of one recording that wait for the model: up to 1.6 MB each
 
 # Called with the number of a recording and the share of it that is done, 0 to 1.
@@ -155,7 +157,9 @@ class Transcriber:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ConfigError(f"device {device}: PyTorch finds no CUDA GPU here; use cpu or auto")
         loaded, tokenizer = load_pretrained(model, device=device)
-        return cls(loaded, tokenizer, batch_size=batch_size)
+        transcriber = cls(loaded, tokenizer, batch_size=batch_size)
+        transcriber._warm_up()
+        return transcriber
 
     def transcribe(self, source: AudioSource, *, name: str | None = None) -> Transcript:
         """Transcribe a recording of any length.
@@ -240,6 +244,24 @@ class Transcriber:
             CapacityError: a waveform does not fit the model's context.
         """
         return self._recognize(wavs)[0]
+
+    def transcribe_samples(self, wav: Tensor) -> str:
+        """Transcribe a waveform (float32 [samples] at 16 kHz) of any length.
+
+        Raises:
+            CapacityError: a window of it does not fit the model's context.
+        """
+        windows = iter_speech_windows([wav], self._detector, self._vad)
+        texts: list[str] = []
+        while batch := list(islice(windows, self._batch_size)):
+            texts += self.transcribe_pieces([window.samples for window in batch])
+        return join_texts([text for text in texts if text])
+
+    def _warm_up(self) -> None:
+        """Do once what is slow the first time, so that no recording pays for it."""
+        second = torch.zeros(SAMPLE_RATE)
+        resample(second, _COMMON_RATE, SAMPLE_RATE)
+        self._recognize([second])
 
     def _read(self, job: _Job, *, measure: bool) -> Iterator[SpeechWindow]:
         """Windows of a recording; notes its length and the time that reading takes."""

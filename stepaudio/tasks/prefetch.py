@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 _POLL_S = 0.1  # how soon a thread that waits for room notices that nobody wants its items
-_JOIN_S = 2.0
+_JOIN_S = 2.0  # how long all threads together may take to end
 
 
 @dataclass(frozen=True)
@@ -102,5 +103,6 @@ def prefetch(
         stop.set()
         for _ in threads:
             begun.put(None)
+        deadline = time.monotonic() + _JOIN_S
         for thread in threads:
-            thread.join(_JOIN_S)
+            thread.join(max(deadline - time.monotonic(), 0.0))

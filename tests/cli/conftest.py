@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -46,7 +46,6 @@ def stepaudio(
     *arguments: str | Path,
     stdin: bytes | None = None,
     cwd: Path | None = None,
-    env: dict[str, str] | None = None,
 ) -> Finished:
     """Run the installed command."""
     done = subprocess.run(
@@ -55,7 +54,6 @@ def stepaudio(
         capture_output=True,
         timeout=TIMEOUT_S,
         cwd=cwd,
-        env=env,
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
@@ -96,7 +94,3 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     save_checkpoint(StepAudio2ForCausalLM(StepAudioConfig(**values)), folder)
     return folder
-
-
-def names(paths: Sequence[Path]) -> list[str]:
-    return [str(path) for path in paths]

@@ -293,7 +293,7 @@ def test_folder_that_must_not_be_read(run, tmp_path):
     assert (done.status, done.errors) == (1, [f"stepaudio: {folder}: permission denied"])
 
 
-def test_standard_output_on_a_full_disk(tmp_path):
+def test_standard_output_on_a_full_disk():
     command = [Path(sys.executable).parent / "stepaudio", "models"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
@@ -303,7 +303,7 @@ def test_standard_output_on_a_full_disk(tmp_path):
     )
 
 
-def test_models_go_into_a_pipe_that_closes(tmp_path):
+def test_models_go_into_a_pipe_that_closes():
     with started("models") as process:
         process.stdout.close()
         errors = process.stderr.read()

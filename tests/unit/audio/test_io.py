@@ -340,3 +340,27 @@ def test_lost_page_of_an_opus_file(write_audio: WriteAudio) -> None:
     data[page : page + 4] = b"oops"
     with pytest.raises(AudioLoadError, match="corrupt"):
         load_audio(bytes(data))
+
+
+@pytest.mark.parametrize("rate", [20, 40_000_000])
+def test_sample_rate_that_cannot_be(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "rate.wav"
+    soundfile.write(path, np.zeros(1000, dtype=np.float32), rate)
+    with pytest.raises(AudioLoadError) as error:
+        load_audio(path)
+    assert f"a sample rate of {rate} Hz" in one_line(error, path)
+
+
+def test_tags_that_are_not_utf8() -> None:
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as muxer:
+        muxer.metadata["title"] = "caf\u00e9"
+        track = muxer.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, SAMPLE_RATE), dtype=np.int16), format="s16", layout="mono"
+        )
+        frame.sample_rate = SAMPLE_RATE
+        muxer.mux([*track.encode(frame), *track.encode(None)])
+    latin1 = out.getvalue().replace("caf\u00e9".encode(), b"caf\xe9!")
+    assert latin1 != out.getvalue()
+    assert load_audio(latin1).duration_s == pytest.approx(1.0, abs=0.1)

@@ -81,6 +81,7 @@ def test_round_trip_in_shards(tiny_model: Build, tmp_path: Path, tied: bool) -> 
     shards = sorted(tmp_path.glob("m/*.safetensors"))
     assert len(shards) > 2
     assert all(path.stat().st_size < SHARD + 10_000 for path in shards)
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in shards)  # others may read
     loaded = load_model(tmp_path / "m", verify_hash=True)
     assert same_weights(loaded, model)
     assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) is tied
