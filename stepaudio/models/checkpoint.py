@@ -32,6 +32,7 @@ from stepaudio.models.hf_config import FORMAT_VERSION, StepAudioConfig
 from stepaudio.models.hub import checkpoint_folder
 from stepaudio.models.processor import StepAudioProcessor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.models.strict import tensor_mismatches
 from stepaudio.text.tokenizer import TextTokenizer
 
 CONFIG_FILE = "config.json"
@@ -39,7 +40,6 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 GENERATION_FILE = "generation_config.json"
 DEFAULT_SHARD_BYTES = 15 << 20
-_MAX_LISTED = 50
 _MAPPED_BYTES = 32 << 20
 
 
@@ -264,25 +264,9 @@ def _check_names_and_shapes(
 ) -> None:
     tied = model.all_tied_weights_keys
     wanted = {k: list(v.shape) for k, v in model.state_dict().items() if k not in tied}
-    common = wanted.keys() & stored.keys()
-    problems = {
-        "missing": [f"{k} {wanted[k]}" for k in wanted if k not in stored],
-        "surplus": [f"{k} {stored[k]}" for k in sorted(stored) if k not in wanted],
-        "wrong shape": [
-            f"{k} {stored[k]}, expected {wanted[k]}"
-            for k in sorted(common)
-            if stored[k] != wanted[k]
-        ],
-    }
-    parts = []
-    for kind, names in problems.items():
-        if names:
-            more = f"; and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-            parts.append(f"{kind} ({len(names)}): " + "; ".join(names[:_MAX_LISTED]) + more)
-    if parts:
-        raise CheckpointError(
-            f"{folder}: the tensors do not fit {CONFIG_FILE}. " + ". ".join(parts)
-        )
+    mismatches = tensor_mismatches(wanted, stored)
+    if mismatches:
+        raise CheckpointError(f"{folder}: the tensors do not fit {CONFIG_FILE}. {mismatches}")
 
 
 def _set_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
