@@ -47,12 +47,18 @@ def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=8)
-def mel_filters(num_mels: int) -> Tensor:
-    """Slaney mel filter bank from 0 to 8 kHz, float32 [num_mels, 201]."""
+def mel_filters(
+    num_mels: int,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    window: int = WINDOW_LENGTH,
+    highest_hz: float = SAMPLE_RATE / 2,
+) -> Tensor:
+    """Slaney mel filter bank from 0 to `highest_hz`, float32 [num_mels, window // 2 + 1]."""
     # float64 throughout, like librosa.filters.mel, whose import alone takes over a second;
     # torchaudio's bank is computed in float32 and is off by 1e-7 in values of 1e-2.
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(SAMPLE_RATE / 2), num_mels + 2))
-    bins = np.linspace(0.0, SAMPLE_RATE / 2, WINDOW_LENGTH // 2 + 1)
+    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(highest_hz), num_mels + 2))
+    bins = np.linspace(0.0, sample_rate / 2, window // 2 + 1)
     widths = np.diff(edges)
     ramps = edges[:, None] - bins[None, :]
     rising, falling = -ramps[:-2] / widths[:-1, None], ramps[2:] / widths[1:, None]
