@@ -32,7 +32,7 @@ from stepaudio.conversation import (
     task_messages,
     text_message,
 )
-from stepaudio.errors import ConfigError
+from stepaudio.errors import CheckpointError, ConfigError
 from stepaudio.models.config import AudioEncoderConfig
 from stepaudio.models.encoder import AudioEncoder, ChunkMask, CTCHead, Latents
 from stepaudio.models.hf_config import StepAudioConfig
@@ -112,6 +112,8 @@ class PretrainConfig:
         num_threads: CPU threads; 0: as PyTorch chooses.
         device: "auto" takes a GPU if there is one.
         compile: compile the encoder of ctc stages with torch.compile.
+        init: name or folder of a trained model of the same shape to go on from; None: from
+            scratch.
     """
 
     recipe: Literal["pretrain"]
@@ -127,6 +129,7 @@ class PretrainConfig:
     num_threads: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
+    init: str | None = None
 
 
 Config = PretrainConfig
@@ -378,8 +381,31 @@ def load_previous(model: nn.Module, folders: list[Path]) -> None:
                     known[name].copy_(value)
 
 
+def load_initial(model: nn.Module, source: str) -> None:
+    """Copy the weights of a trained model into a model or a part of one, by parameter name.
+
+    Raises:
+        CheckpointError: the trained model cannot be loaded, or has another shape.
+    """
+    from stepaudio.models.checkpoint import load_pretrained
+
+    trained = dict(load_pretrained(source, device="cpu")[0].named_parameters())
+    own = dict(model.named_parameters())
+    differing = [n for n, p in own.items() if n not in trained or trained[n].shape != p.shape]
+    if differing:
+        raise CheckpointError(f"{source}: not a model of this shape; differing: {differing[:5]}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(trained[name])
+
+
 def main(config: PretrainConfig) -> list[float]:
-    """Run every stage that is not finished and write the model; returns the losses."""
+    """Run every stage that is not finished and write the model; returns the losses.
+
+    Raises:
+        ConfigError: a file that the configuration names is missing or damaged.
+        CheckpointError: the weights to start from, or those of an earlier stage, do not fit.
+    """
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     torch.set_float32_matmul_precision("high")
@@ -395,6 +421,8 @@ def main(config: PretrainConfig) -> list[float]:
             model = SpeechEncoder(run.model_config.audio_encoder_config)
         else:
             model = StepAudio2ForCausalLM(run.model_config)
+        if config.init is not None:
+            load_initial(model, config.init)
         load_previous(model, [run.folder(s) for s in config.stages[:index]])
         for name in stage.frozen:
             model.get_submodule(name).requires_grad_(False)
@@ -410,6 +438,8 @@ def export(run: Run) -> Path:
     from stepaudio.models.checkpoint import save_checkpoint
 
     model = StepAudio2ForCausalLM(run.model_config)
+    if run.config.init is not None:
+        load_initial(model, run.config.init)
     load_previous(model, [run.folder(stage) for stage in run.config.stages])
     folder = Path(run.config.output_dir) / "model"
     save_checkpoint(model.half(), folder)

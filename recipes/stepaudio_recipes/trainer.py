@@ -104,7 +104,7 @@ def build_optimizers(
         {"params": [p for p in others if p.dim() <= 1], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, foreach=True)
+        torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, fused=True)
     ]
     if muon:
         optimizers.append(

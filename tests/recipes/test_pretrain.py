@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stepaudio.errors import CheckpointError
 from stepaudio.models.checkpoint import load_pretrained
 from stepaudio.models.encoder import ChunkMask
 from stepaudio.tasks.asr import Transcriber
@@ -56,6 +57,23 @@ def test_the_model_loads_and_transcribes(finished):
     model, tokenizer = load_pretrained(str(finished[2] / "model"), device="cpu")
     texts = Transcriber(model, tokenizer).transcribe_pieces([torch.randn(16_000) * 0.1])
     assert len(texts) == 1
+
+
+def test_training_can_start_from_a_trained_model(finished):
+    folder = str(finished[2] / "model")
+    run = pretrain.build_run(finished[0])
+    model = pretrain.SpeechEncoder(run.model_config.audio_encoder_config)
+    pretrain.load_initial(model, folder)
+    trained, _ = load_pretrained(folder, device="cpu")
+    assert torch.equal(model.encoder.conv1.weight, trained.encoder.conv1.weight)
+    assert torch.equal(model.ctc_head.proj.weight, trained.ctc_head.proj.weight)
+
+
+def test_starting_from_a_model_of_another_shape_names_the_tensors(finished):
+    run = pretrain.build_run(finished[0])
+    model = pretrain.SpeechEncoder(run.model_config.audio_encoder_config)
+    with pytest.raises(CheckpointError, match=r"not a model of this shape.*encoder\.conv1"):
+        pretrain.load_initial(model, "nano")
 
 
 def test_logs_are_written_for_people_and_tensorboard(finished):
