@@ -97,7 +97,24 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that decode the next files meanwhile (default: %(default)s)",
     )
+    _add_verify(commands)
     return parser
+
+
+def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="compare this installation with numbers of the reference code",
+        description="Run every component against reference numbers, in float32 on the CPU. Exit "
+        "status 1 if a number differs, a component cannot run, or one of the folder's tensors "
+        "was checked by none.",
+    )
+    verify.add_argument(
+        "--vectors",
+        metavar="DIR",
+        help="folder with reference numbers (default: those of the source checkout)",
+    )
+    verify.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -120,6 +137,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from stepaudio.cli.models import run_models
 
             return run_models()
+        if args.command == "verify":
+            from stepaudio.cli.verify import run_verify
+
+            return run_verify(args)
         from stepaudio.cli.asr import run_asr
 
         return run_asr(args)
