@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from stepaudio.tasks.verify.checks import Component
 from stepaudio.tasks.verify.encoder import ADAPTOR, ENCODER
+from stepaudio.tasks.verify.hift import HIFT
 from stepaudio.tasks.verify.llm import GREEDY, LLM
 from stepaudio.tasks.verify.mel import MEL
 from stepaudio.tasks.verify.prompt_features import PROMPT_FEATURES
+from stepaudio.tasks.verify.s3_tokenizer import S3_TOKENIZER
 
 COMPONENTS: tuple[Component, ...] = (
     MEL,
@@ -15,4 +17,6 @@ COMPONENTS: tuple[Component, ...] = (
     ADAPTOR,
     LLM,
     GREEDY,
+    S3_TOKENIZER,
+    HIFT,
 )
