@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from stepaudio.audio.frames import MEL_FRAMES_PER_SECOND, FrameGeometry
-from stepaudio.errors import CapacityError
+from stepaudio.generation.completion import (
+    Completion,
+    GenerationPrompt,
+    TokenEvent,
+    check_fits,
+)
 from stepaudio.generation.sampling import LogitsProcessor, SamplingBatch, SamplingParams
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.models.encoder import Latents
@@ -28,11 +31,11 @@ from stepaudio.models.fused import FusedDecoder
 from stepaudio.models.kv_cache import SlotKVCache, SlotStep
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 
-FinishReason = Literal["stop", "length"]
-
 # Larger weights are not copied for fused steps unless asked: memory then matters more than calls.
 _MAX_FUSED_BYTES = 2 << 30
 _GREEDY = SamplingParams()
+
+__all__ = ["Completion", "Decoder", "GenerationPrompt", "Generator", "ModuleDecoder", "TokenEvent"]
 
 
 class Decoder(Protocol):
@@ -54,57 +57,6 @@ class ModuleDecoder:
         hidden = self._model.model(embeds, step.plan, step)
         rows = torch.arange(len(hidden), device=hidden.device)
         return self._model.project(hidden[rows, 0 if last is None else last], self._rows)
-
-
-@dataclass(frozen=True)
-class GenerationPrompt:
-    """What a completion continues.
-
-    Attributes:
-        ids: tokens, with one run of ``<audio_patch>`` for every audio.
-        audio: latents [S, D] of every audio, in the order of the ``<audio_start>`` tokens.
-        audio_s: seconds of audio, for the statistics.
-        adapter: which of the generator's decoders continues it.
-    """
-
-    ids: Sequence[int]
-    audio: Sequence[Tensor] = ()
-    audio_s: float = 0.0
-    adapter: int = 0
-
-
-@dataclass(frozen=True)
-class TokenEvent:
-    """One generated token.
-
-    Attributes:
-        index: which prompt it belongs to.
-        token_id: the token.
-        log_prob: its log-probability under the model.
-        finish_reason: set on the last token: "stop" if it is an end token, else "length".
-    """
-
-    index: int
-    token_id: int
-    log_prob: float
-    finish_reason: FinishReason | None = None
-
-
-@dataclass
-class Completion:
-    """What was generated for one prompt.
-
-    Attributes:
-        ids: tokens without the end token.
-        log_probs: log-probability of every token, the end token's included.
-        finish_reason: "stop" at an end token, "length" at `max_new_tokens` or the context's end.
-        stats: what it cost.
-    """
-
-    ids: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-    stats: GenerationStats = field(default_factory=GenerationStats)
 
 
 class Generator:
@@ -274,9 +226,34 @@ class Generator:
         """Complete one prompt and yield every token as soon as it is there."""
         return _Run(self, [prompt], [params], 1).events()
 
+    def generate_until(
+        self,
+        prompt: GenerationPrompt,
+        params: SamplingParams,
+        is_last: Callable[[int], bool],
+    ) -> Completion:
+        """Complete one prompt until `is_last` says so about a token, which is then kept.
+
+        Raises:
+            CapacityError: the prompt exceeds the model's context.
+        """
+        run = _Run(self, [prompt], [params], 1)
+        (completion,) = run.completions
+        for event in run.events():
+            if event.finish_reason is None and is_last(event.token_id):
+                completion.finish_reason = "stop"
+                break
+        return completion
+
     def new_sampling(self, num_slots: int) -> SamplingBatch:
         """Create the sampling state of so many slots."""
-        return SamplingBatch(num_slots, self.vocab_size, self.device, self._processors)
+        return SamplingBatch(
+            num_slots,
+            self.vocab_size,
+            self.device,
+            self._processors,
+            first_code_id=self.model.config.first_code_token_id,
+        )
 
 
 class _Run:
@@ -298,8 +275,10 @@ class _Run:
         self._num_slots = num_slots
         config = generator.model.config
         context = config.max_position_embeddings
+        geometry = config.audio_encoder_config.geometry
         for prompt in prompts:
-            _check_fits(prompt, context, config.audio_encoder_config.geometry)
+            num_audio = sum(len(clip) for clip in prompt.audio)
+            check_fits(len(prompt.ids), num_audio, context, geometry)
         self._budgets = [
             min(p.max_new_tokens, context - len(prompt.ids))
             for p, prompt in zip(params, prompts, strict=True)
@@ -399,15 +378,3 @@ def _members_of(adapters: Sequence[int]) -> dict[int, list[int]]:
     for row, adapter in enumerate(adapters):
         members.setdefault(adapter, []).append(row)
     return members
-
-
-def _check_fits(prompt: GenerationPrompt, context: int, geometry: FrameGeometry) -> None:
-    if len(prompt.ids) < context:
-        return
-    num_audio = sum(len(clip) for clip in prompt.audio)
-    room = max(context - 1 - (len(prompt.ids) - num_audio), 0)
-    seconds = room * geometry.token_stride / MEL_FRAMES_PER_SECOND
-    raise CapacityError(
-        f"the prompt has {len(prompt.ids)} tokens, {num_audio} of them audio, but the model's "
-        f"context is {context} tokens: with this text {seconds:.0f} s of audio fit"
-    )

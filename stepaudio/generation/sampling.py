@@ -22,6 +22,8 @@ class SamplingParams:
         top_p: sample from the smallest set of tokens that has this probability.
         top_k: sample from so many most probable tokens; 0: from all.
         repetition_penalty: divides the logits of tokens that prompt or output contain already.
+        audio_repetition_penalty: the same for audio tokens, which recur more often than text;
+            None: as for text, which is what the public code does.
         max_new_tokens: longest completion, its end token included.
         stop_ids: tokens that end the completion; None: the model's end tokens.
         seed: makes sampling reproducible whatever else is in the batch; None: torch's generator.
@@ -31,6 +33,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
+    audio_repetition_penalty: float | None = None
     max_new_tokens: int = 256
     stop_ids: tuple[int, ...] | None = None
     seed: int | None = None
@@ -42,15 +45,23 @@ class SamplingParams:
             raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
         if self.top_k < 0:
             raise ValueError(f"top_k must not be negative, got {self.top_k}")
-        if self.repetition_penalty <= 0:
-            raise ValueError(f"repetition_penalty must be positive, got {self.repetition_penalty}")
+        for name in ("repetition_penalty", "audio_repetition_penalty"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
 
     @property
+    def penalties(self) -> tuple[float, float]:
+        """Repetition penalties of text and of audio tokens."""
+        audio = self.audio_repetition_penalty
+        return self.repetition_penalty, self.repetition_penalty if audio is None else audio
+
+    @property
     def is_plain_greedy(self) -> bool:
         """Whether the choice is the most probable token and nothing else."""
-        return self.temperature == 0 and self.repetition_penalty == 1
+        return self.temperature == 0 and self.penalties == (1, 1)
 
 
 class LogitsProcessor(Protocol):
@@ -60,15 +71,19 @@ class LogitsProcessor(Protocol):
         """Return the changed logits of the rows that sit in `slots` [B]."""
 
 
-def penalise_repetition(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
+def penalise_repetition(
+    logits: Tensor, seen: Tensor, penalty: Tensor, first_code_id: int
+) -> Tensor:
     """Divide positive and multiply negative logits of seen tokens (arXiv 1909.05858).
 
     Args:
         logits: [B, V].
         seen: [B, V] bool, tokens of prompt and output.
-        penalty: [B].
+        penalty: [B, 2], of text and of audio tokens.
+        first_code_id: audio tokens are those from this id on.
     """
-    factor = penalty[:, None]
+    is_audio = torch.arange(logits.shape[1], device=logits.device) >= first_code_id
+    factor = torch.where(is_audio, penalty[:, 1:], penalty[:, :1])
     return torch.where(seen, torch.where(logits > 0, logits / factor, logits * factor), logits)
 
 
@@ -113,6 +128,8 @@ class SamplingBatch:
         vocab_size: int,
         device: torch.device,
         processors: Sequence[LogitsProcessor] = (),
+        *,
+        first_code_id: int | None = None,
     ) -> None:
         """Prepare the slots.
 
@@ -121,6 +138,7 @@ class SamplingBatch:
             vocab_size: V.
             device: where the logits are.
             processors: applied to the logits in this order, before everything else.
+            first_code_id: audio tokens are those from this id on; None: there are none.
         """
         self._processors = processors
         self._params = [SamplingParams()] * num_slots
@@ -129,7 +147,8 @@ class SamplingBatch:
         self._temperature = torch.zeros(num_slots, device=device)
         self._top_p = torch.ones(num_slots, device=device)
         self._top_k = torch.zeros(num_slots, dtype=torch.long, device=device)
-        self._penalty = torch.ones(num_slots, device=device)
+        self._first_code_id = vocab_size if first_code_id is None else first_code_id
+        self._penalty = torch.ones(num_slots, 2, device=device)
         self._num_drawn = torch.zeros(num_slots, dtype=torch.long, device=device)
         self._uniform = torch.zeros(num_slots, 0, device=device)
         self._seen: Tensor | None = None
@@ -140,11 +159,11 @@ class SamplingBatch:
         self._temperature[slot] = params.temperature
         self._top_p[slot] = params.top_p
         self._top_k[slot] = params.top_k
-        self._penalty[slot] = params.repetition_penalty
+        self._penalty[slot] = torch.tensor(params.penalties, device=self._device)
         self._num_drawn[slot] = 0
         if params.temperature > 0:
             self._draw_ahead(slot, params)
-        if params.repetition_penalty != 1:
+        if params.penalties != (1, 1):
             if self._seen is None:
                 shape = (len(self._params), self._vocab_size)
                 self._seen = torch.zeros(shape, dtype=torch.bool, device=self._device)
@@ -194,7 +213,9 @@ class SamplingBatch:
         for processor in self._processors:
             logits = processor(logits, rows)
         if self._seen is not None:
-            logits = penalise_repetition(logits, self._seen[rows], self._penalty[rows])
+            logits = penalise_repetition(
+                logits, self._seen[rows], self._penalty[rows], self._first_code_id
+            )
         if self._uniform.shape[1]:
             drawn = self._num_drawn[rows].clamp(max=self._uniform.shape[1] - 1)
             uniform = self._uniform[rows, drawn]

@@ -42,6 +42,8 @@ class StepAudioConfig(PreTrainedConfig):
         tie_word_embeddings: whether the head shares the embedding table. False unless the file
             says otherwise; transformers would tie where the field is absent.
         prompts: task prompts that belong to the weights, by task name; None: the public ones.
+        variant: "instruct", "base" or "think"; None: what the checkpoint's name says.
+        modes: tasks that the weights were trained for; None: those of the public variant.
         audio_start_token_id: token in front of every audio that the model hears.
         audio_patch_token_id: placeholder that one latent replaces.
         format_version: version of our checkpoint additions.
@@ -74,6 +76,9 @@ class StepAudioConfig(PreTrainedConfig):
             )
         self.tie_word_embeddings = tie_word_embeddings
         self.prompts = dict(prompts) if prompts is not None else None
+        self.variant: str | None = kwargs.pop("variant", None)
+        modes = kwargs.pop("modes", None)
+        self.modes: list[str] | None = None if modes is None else list(modes)
         self.audio_start_token_id = kwargs.pop("audio_start_token_id", PUBLIC_IDS[AUDIO_START])
         self.audio_patch_token_id = kwargs.pop("audio_patch_token_id", PUBLIC_IDS[AUDIO_PATCH])
         self.format_version = kwargs.pop("format_version", FORMAT_VERSION)
@@ -137,6 +142,11 @@ class StepAudioConfig(PreTrainedConfig):
         return config.sliding_window if config.use_sliding_window else None
 
     @property
+    def first_code_token_id(self) -> int:
+        """Token of audio code 0; every vocabulary has the public distances between its tokens."""
+        return self.audio_start_token_id + PUBLIC_IDS["<audio_0>"] - PUBLIC_IDS[AUDIO_START]
+
+    @property
     def layer_types(self) -> list[str]:
         """Kind of attention of every layer, in the words of transformers."""
         windows = self.text_config.layer_windows
@@ -168,6 +178,8 @@ class StepAudioConfig(PreTrainedConfig):
         """Write the nested public form; our own fields only where they say something."""
         own = {
             "prompts": (self.prompts, None),
+            "variant": (self.variant, None),
+            "modes": (self.modes, None),
             "audio_start_token_id": (self.audio_start_token_id, PUBLIC_IDS[AUDIO_START]),
             "audio_patch_token_id": (self.audio_patch_token_id, PUBLIC_IDS[AUDIO_PATCH]),
             "weights_sha256": (self.weights_sha256, None),

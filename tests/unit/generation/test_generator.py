@@ -171,3 +171,17 @@ def test_the_context_bounds_the_completion(model: StepAudio2ForCausalLM) -> None
 
 def test_no_prompts_give_no_completions(model: StepAudio2ForCausalLM) -> None:
     assert Generator(model).generate([]) == []
+
+
+def test_generation_stops_where_it_is_told_to(model: StepAudio2ForCausalLM) -> None:
+    generator = Generator(model)
+    (prompt,) = make_prompts(generator, [6])
+    (whole,) = generator.generate([prompt], FREE_RUNNING)
+    marks = iter([False, False, True])
+    part = generator.generate_until(prompt, FREE_RUNNING, lambda _: next(marks))
+    assert part.ids == whole.ids[:3]
+    assert part.finish_reason == "stop"
+    assert part.stats.tokens == 3
+    never = generator.generate_until(prompt, FREE_RUNNING, lambda _: False)
+    assert never.ids == whole.ids
+    assert never.finish_reason == "length"

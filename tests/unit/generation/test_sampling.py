@@ -86,6 +86,24 @@ def test_rows_have_their_own_parameters() -> None:
     assert batch.choose(logits, range(3))[0][2] == 11
 
 
+def test_text_and_audio_have_penalties_of_their_own() -> None:
+    logits = torch.zeros(1, 50)
+    logits[0, 5], logits[0, 40], logits[0, 6], logits[0, 41] = 4.0, 3.9, 2.0, 1.9
+
+    def first(**penalties: float) -> int:
+        batch = SamplingBatch(1, 50, CPU, first_code_id=30)
+        batch.assign(0, SamplingParams(**penalties), [5, 40])
+        return int(batch.choose(logits, [0])[0])
+
+    assert first() == 5
+    assert first(repetition_penalty=10.0) == 6
+    assert first(repetition_penalty=10.0, audio_repetition_penalty=1.0) == 40
+    assert first(audio_repetition_penalty=10.0) == 5
+    assert first(repetition_penalty=1.5, audio_repetition_penalty=1.1) == 40
+    with pytest.raises(ValueError, match="audio_repetition_penalty"):
+        SamplingParams(audio_repetition_penalty=0.0)
+
+
 def test_seed_does_not_depend_on_the_batch() -> None:
     logits = torch.randn(20, 50)
     params = SamplingParams(temperature=1.0, seed=11)
