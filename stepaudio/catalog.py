@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from stepaudio.errors import CheckpointError
+from stepaudio.errors import CheckpointError, VoiceError
 
 DEFAULT_MODEL = "nano"
 
@@ -54,3 +54,25 @@ def embedded_folder(name: str) -> Path | None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{name}: its weights are missing in {folder}; reinstall stepaudio")
     return folder
+
+
+# Voices that ship in this package, and what they are; see `voices/README.md` there.
+VOICES = {
+    "kathleen": "female, US English",
+    "emodb03": "male, German",
+}
+
+
+def find_voice(source: str | Path) -> Path:
+    """File of a voice: the path itself, or a voice of this package by its name.
+
+    Raises:
+        VoiceError: there is neither.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    bundled = Path(str(files("stepaudio"))) / "voices" / f"{source}.ogg"
+    if str(source) in VOICES and bundled.is_file():
+        return bundled
+    raise VoiceError(f"{source}: no such file, and no voice of this package ({', '.join(VOICES)})")

@@ -30,3 +30,11 @@ class CapacityError(StepAudioError):
 
 class ToolError(StepAudioError):
     """A tool call failed or was malformed."""
+
+
+class AudioTokenError(StepAudioError, ValueError):
+    """Audio tokens are outside of the codebook, or there are none."""
+
+
+class VoiceError(StepAudioError):
+    """A recording cannot serve as a voice: too short, silent, clipped, of an unusual rate."""

@@ -325,7 +325,7 @@ class S3Tokenizer(nn.Module):
             lens = torch.tensor([mel_MT.shape[-1]], device=mel_MT.device)
             return self.encode(mel_MT[None], lens)[0][0]
 
-        return tokenize_windows(wav, self.config, encode)
+        return tokenize_windows(wav.to(self.encoder.conv1.weight.device), self.config, encode)
 
 
 def load_s3_tokenizer(path: str | Path, config: S3Config | None = None) -> S3Tokenizer:
