@@ -16,10 +16,10 @@ from stepaudio.audio.frames import FrameGeometry
 from stepaudio.audio.mel import MelFloor
 from stepaudio.errors import ConfigError
 
-_Section = TypeVar("_Section", bound="_ConfigSection")
+_Section = TypeVar("_Section", bound="ConfigSection")
 
 
-class _ConfigSection:
+class ConfigSection:
     """Strict reading and plain writing of one section of ``config.json``."""
 
     # Keys of public files that carry no information for us.
@@ -61,7 +61,7 @@ class _ConfigSection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioEncoderConfig(_ConfigSection):
+class AudioEncoderConfig(ConfigSection):
     """Audio encoder and adaptor (specification, sections 2 and 3).
 
     Attributes:
@@ -162,7 +162,7 @@ class AudioEncoderConfig(_ConfigSection):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextConfig(_ConfigSection):
+class TextConfig(ConfigSection):
     """Decoder over text and audio tokens (specification, sections 4 and 6).
 
     Attributes:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stepaudio.models.encoder import Latents
+from stepaudio.models.token2wav.chunks import ChunkSchedule
+from stepaudio.models.token2wav.flow import Flow
+from stepaudio.models.token2wav.flow_training import (
+    FlowBatch,
+    FlowPoint,
+    valid_frames,
+    velocity_at,
+)
 
 
 def ctc_loss(log_probs: Latents, targets: Tensor, target_lens: Tensor) -> Tensor:
@@ -28,3 +40,119 @@ def ctc_loss(log_probs: Latents, targets: Tensor, target_lens: Tensor) -> Tensor
         zero_infinity=True,
     )
     return losses.sum() / target_lens.sum().clamp(min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowTraining:
+    """What a flow sees in training; the chances are those of CosyVoice 2 (arXiv 2412.10117).
+
+    Attributes:
+        drop_condition: share of rows without any condition, which train guidance.
+        prompt_share: share of rows that have a prompt.
+        longest_prompt: longest prompt as a part of the utterance.
+        chunk_tokens: shortest and longest chunk, drawn for every batch; None: every frame sees
+            every frame.
+        left_context_tokens: shortest and longest left context.
+    """
+
+    drop_condition: float = 0.2
+    prompt_share: float = 0.5
+    longest_prompt: float = 0.3
+    chunk_tokens: tuple[int, int] | None = None
+    left_context_tokens: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class FlowDraw:
+    """Random choices of one training step.
+
+    Attributes:
+        noise: [B, C, T].
+        times: [B], between 0 and 1.
+        prompt_lens: [B], tokens.
+        conditioned: [B] bool.
+        schedule: chunks in tokens, or None.
+    """
+
+    noise: Tensor
+    times: Tensor
+    prompt_lens: Tensor
+    conditioned: Tensor
+    schedule: ChunkSchedule | None
+
+
+def draw_flow(batch: FlowBatch, options: FlowTraining, generator: torch.Generator) -> FlowDraw:
+    """Draw noise, times (denser near 0: 1 - cos(pi/2 u)), prompts, conditions and chunks."""
+    rows, device = len(batch.tokens), batch.mel.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator).to(device)
+
+    def between(bounds: tuple[int, int]) -> int:
+        return int(torch.randint(bounds[0], bounds[1] + 1, (), generator=generator))
+
+    part = uniform(rows) * options.longest_prompt * (uniform(rows) < options.prompt_share)
+    schedule = None
+    if options.chunk_tokens is not None:
+        later = between(options.chunk_tokens)
+        first = between((options.chunk_tokens[0], later))
+        schedule = ChunkSchedule(first, later, between(options.left_context_tokens))
+    return FlowDraw(
+        torch.randn(batch.mel.shape, generator=generator).to(device),
+        1 - torch.cos(uniform(rows) * (0.5 * math.pi)),
+        (part * batch.token_lens).long(),
+        uniform(rows) >= options.drop_condition,
+        schedule,
+    )
+
+
+def flow_matching_loss(
+    flow: Flow, batch: FlowBatch, draw: FlowDraw, *, sigma_min: float = 1e-6
+) -> Tensor:
+    """Conditional flow-matching loss on straight paths (arXiv 2210.02747, section 4.1).
+
+    Args:
+        flow: the model.
+        batch: utterances.
+        draw: random choices, see `draw_flow`.
+        sigma_min: width of the distribution around the mel at time 1.
+
+    Returns:
+        Scalar: mean squared error of the velocity over bands and valid frames.
+    """
+    point = _point(batch, draw, sigma_min)
+    target = batch.mel - (1 - sigma_min) * draw.noise
+    return _velocity_error(flow, batch, velocity_at(flow, batch, point), target)
+
+
+def flow_distillation_loss(
+    student: Flow, teacher: Flow, batch: FlowBatch, draw: FlowDraw, *, sigma_min: float = 1e-6
+) -> Tensor:
+    """Error of an unguided student against the guided velocity of its teacher (arXiv 2210.03142).
+
+    The student learns to need no second batch: use it with ``cfg_rate`` 0. Its unconditional
+    velocity is of no use, so that the draw should keep all conditions.
+
+    Returns:
+        Scalar as in `flow_matching_loss`.
+    """
+    point = _point(batch, draw, sigma_min)
+    rate = teacher.config.sampler.cfg_rate
+    with torch.no_grad():
+        target = velocity_at(teacher, batch, point)
+        if rate:
+            nothing = replace(point, conditioned=torch.zeros_like(point.conditioned))
+            target = (1 + rate) * target - rate * velocity_at(teacher, batch, nothing)
+    return _velocity_error(student, batch, velocity_at(student, batch, point), target)
+
+
+def _point(batch: FlowBatch, draw: FlowDraw, sigma_min: float) -> FlowPoint:
+    t = draw.times[:, None, None]
+    x = (1 - (1 - sigma_min) * t) * draw.noise + t * batch.mel
+    return FlowPoint(x, draw.times, draw.prompt_lens, draw.conditioned, draw.schedule)
+
+
+def _velocity_error(flow: Flow, batch: FlowBatch, velocity: Tensor, target: Tensor) -> Tensor:
+    valid = valid_frames(flow, batch)[:, None]
+    error = ((velocity - target) * valid).square().sum()
+    return error / (valid.sum() * target.shape[1]).clamp(min=1)

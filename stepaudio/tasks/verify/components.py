@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepaudio.tasks.verify.checks import Component
 from stepaudio.tasks.verify.encoder import ADAPTOR, ENCODER
+from stepaudio.tasks.verify.flow import FLOW
 from stepaudio.tasks.verify.hift import HIFT
 from stepaudio.tasks.verify.llm import GREEDY, LLM
 from stepaudio.tasks.verify.mel import MEL
@@ -18,5 +19,6 @@ COMPONENTS: tuple[Component, ...] = (
     LLM,
     GREEDY,
     S3_TOKENIZER,
+    FLOW,
     HIFT,
 )

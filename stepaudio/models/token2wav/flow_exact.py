@@ -1,0 +1,332 @@
+"""Mel decoding whose streamed mel equals its offline mel, however the tokens arrive.
+
+One chunk mask with chunks at absolute positions holds for offline and streamed decoding; noise is
+a function of the absolute position; convolutions continue from their tails; and the lookahead of
+a chunk is the tokens behind it, or zeros behind the end. The prompt is decoded once, on its own
+(zeros behind its end too), and its keys and values are visible to every chunk. Memory does not
+grow with the stream. Offline decoding is the same code with many chunks in a call.
+
+Sessions at different positions, in different voices, are decoded in one batch.
+
+Shape legend: N sessions, G rows of the estimator for each of them (two with guidance), C mel
+bands, L layers, H heads, S positions, K head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stepaudio.errors import AudioTokenError
+from stepaudio.models.token2wav.chunks import ChunkSchedule, Spans, context_view, prompt_view
+from stepaudio.models.token2wav.conformer import EncoderPast, EncoderTrace
+from stepaudio.models.token2wav.context import KeyValues, View, extend_left, take_tail
+from stepaudio.models.token2wav.dit import Condition, EstimatorPast, EstimatorTrace
+from stepaudio.models.token2wav.flow import Flow, VoicePrompt, euler_times
+from stepaudio.models.token2wav.flow_batch import (
+    encoder_row,
+    estimator_row,
+    stack_encoder,
+    stack_estimator,
+)
+from stepaudio.models.token2wav.noise import positional_noise
+
+# Different noise for prompt and speech, and for other users of the same seed.
+_PROMPT_NOISE, _SPEECH_NOISE = 1 << 40, 2 << 40
+_TOKENS_PER_CALL = 200  # bounds the memory of offline decoding
+
+
+@dataclass(frozen=True)
+class ExactVoice:
+    """A voice, decoded once; every stream in this voice shares it.
+
+    Attributes:
+        num_tokens: tokens of the prompt.
+        speaker: condition of the estimator, [C].
+        encoder: tails, keys and values behind the prompt.
+        estimator: the same at every Euler step.
+    """
+
+    num_tokens: int
+    speaker: Tensor
+    encoder: EncoderPast
+    estimator: tuple[EstimatorPast, ...]
+
+
+@dataclass(frozen=True)
+class ExactState:
+    """Streaming state of one session, a value that `step` takes and returns.
+
+    Attributes:
+        voice: the voice.
+        seed: of the noise.
+        num_tokens: tokens that have become mel.
+        pending: tokens behind them that have arrived.
+        encoder: tails, keys and values of the left context.
+        estimator: the same at every Euler step.
+        finished: whether the last token has been decoded.
+    """
+
+    voice: ExactVoice
+    seed: int
+    num_tokens: int
+    pending: Tensor
+    encoder: EncoderPast
+    estimator: tuple[EstimatorPast, ...]
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one session does in a call: decode `count` of the pending tokens."""
+
+    state: ExactState
+    count: int
+
+
+class ExactMelDecoder:
+    """Audio tokens to mel in "exact" mode."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        streaming = flow.config.streaming
+        self._schedule = ChunkSchedule(
+            streaming.first_chunk_tokens, streaming.chunk_tokens, streaming.left_context_tokens
+        )
+        self._times = list(pairwise(euler_times(flow.config.sampler)))
+
+    @torch.no_grad()
+    def prepare(self, prompt: VoicePrompt) -> ExactVoice:
+        """Decode a prompt once for all streams in its voice.
+
+        Raises:
+            AudioTokenError: a token of the prompt is outside of the codebook.
+            ValueError: the prompt does not fit the configuration.
+        """
+        flow = self.flow
+        prompt = flow.check_prompt(prompt)
+        speaker = flow.speaker(prompt.speaker[None])
+        size = len(prompt.tokens)
+        if size == 0:
+            return ExactVoice(0, speaker[0], *self._empty(0))
+        factor = flow.config.frames_per_token
+        lens = torch.tensor([size], device=flow.device)
+        view, frame_view = prompt_view(lens, size), prompt_view(lens * factor, size * factor)
+        padded = F.pad(prompt.tokens, (0, flow.config.lookahead_tokens))[None]
+        mu, trace = flow.encode(padded, lens, flow.encoder.empty_past(1), (view, frame_view))
+        encoder = self._encoder_past(trace, lens, trace.tokens, trace.frames)
+        condition = Condition(mu, speaker, prompt.mel[None])
+        x = self._noise([flow.config.sampler.noise_seed + _PROMPT_NOISE], [0], mu)
+        estimator = []
+        for time, until in self._times:
+            past = flow.empty_estimator_past(1)
+            velocity, left = flow.guided_velocity(x, condition, time, past, frame_view.visible)
+            x = x + (until - time) * velocity
+            estimator.append(self._estimator_past(left, lens * factor, left.new))
+        return ExactVoice(size, speaker[0], encoder, tuple(estimator))
+
+    def init_state(self, voice: ExactVoice, *, seed: int | None = None) -> ExactState:
+        """State of a stream before its first token; `seed` None: the one of the configuration."""
+        left_encoder, left_estimator = self._empty(self._schedule.left)
+        pairs = zip(voice.estimator, left_estimator, strict=True)
+        return ExactState(
+            voice,
+            self.flow.config.sampler.noise_seed if seed is None else seed,
+            0,
+            torch.zeros(0, dtype=torch.long, device=self.flow.device),
+            replace(voice.encoder, tokens=left_encoder.tokens, frames=left_encoder.frames),
+            tuple(replace(behind, parts=left.parts) for behind, left in pairs),
+        )
+
+    def generate(self, tokens: Tensor, voice: ExactVoice, *, seed: int | None = None) -> Tensor:
+        """Decode all tokens, many chunks at a time.
+
+        Args:
+            tokens: [n] audio tokens.
+            voice: what `prepare` returned.
+            seed: of the noise; None: the one of the configuration.
+
+        Returns:
+            Mel [C, n * frames per token].
+
+        Raises:
+            AudioTokenError: there is no token, or one outside of the codebook.
+        """
+        if not len(tokens):
+            raise AudioTokenError("there are no audio tokens to decode")
+        [mel], _ = self.step([tokens], [self.init_state(voice, seed=seed)], [True])
+        return mel
+
+    @torch.no_grad()
+    def step(
+        self, tokens: Sequence[Tensor], states: Sequence[ExactState], last: Sequence[bool]
+    ) -> tuple[list[Tensor], list[ExactState]]:
+        """Take the next tokens of every session, any number of them, and decode full chunks.
+
+        A chunk is decoded when its lookahead has arrived, too.
+
+        Args:
+            tokens: [n] for every session.
+            states: what `init_state` or the previous call returned; they are not changed.
+            last: whether a session's tokens end here; then the rest is decoded too.
+
+        Returns:
+            Mel [C, t] of every session, t may be 0, and the new states.
+
+        Raises:
+            AudioTokenError: a token is outside of the codebook.
+            ValueError: a session has already ended.
+        """
+        if any(state.finished for state in states):
+            raise ValueError("a stream has ended: begin a new one with init_state")
+        current = [
+            replace(state, pending=torch.cat([state.pending, self.flow.check_tokens(new)]))
+            for new, state in zip(tokens, states, strict=True)
+        ]
+        empty = self.flow.encoder_proj.weight.new_zeros(self.flow.config.output_size, 0)
+        mels = [[empty] for _ in current]
+        while True:
+            counts = [self._ready(*row) for row in zip(current, last, strict=True)]
+            active = [i for i, count in enumerate(counts) if count]
+            if not active:
+                break
+            done = self._decode([_Work(current[i], counts[i]) for i in active])
+            for i, (mel, state) in zip(active, done, strict=True):
+                mels[i].append(mel)
+                current[i] = state
+        ended = [replace(s, finished=end) for s, end in zip(current, last, strict=True)]
+        return [torch.cat(pieces, dim=-1) for pieces in mels], ended
+
+    def _ready(self, state: ExactState, last: bool) -> int:
+        """How many pending tokens the next call decodes: whole chunks, but at the end all."""
+        start, num_pending = state.num_tokens, len(state.pending)
+        if last and num_pending <= _TOKENS_PER_CALL:
+            return num_pending
+        # One chunk at least, however large the configuration makes it.
+        longest = max(self._schedule.first, self._schedule.later, _TOKENS_PER_CALL)
+        known = num_pending if last else num_pending - self.flow.config.lookahead_tokens
+        whole = self._schedule.whole(start, start + min(known, longest))
+        return num_pending if last and not whole else whole
+
+    def _decode(self, work: Sequence[_Work]) -> list[tuple[Tensor, ExactState]]:
+        """Decode a batch of sessions, each at its own position."""
+        flow, states = self.flow, [item.state for item in work]
+        factor = flow.config.frames_per_token
+        spans, views = self._views(work)
+        past = stack_encoder([s.encoder for s in states], [s.voice.encoder for s in states])
+        mu, trace = flow.encode(*self._windows(work), past, views)
+        frame_counts = spans.counts * factor
+        encoder = self._encoder_past(
+            trace,
+            spans.counts,
+            extend_left(past.tokens[1], trace.tokens, spans.counts),
+            extend_left(past.frames[1], trace.frames, frame_counts),
+        )
+        speaker = torch.stack([state.voice.speaker for state in states])
+        condition = Condition(mu, speaker, torch.zeros_like(mu))
+        seeds = [state.seed + _SPEECH_NOISE for state in states]
+        x = self._noise(seeds, [state.num_tokens * factor for state in states], mu)
+        counts = frame_counts.repeat(flow.guidance_rows)
+        memories = []
+        for k, (time, until) in enumerate(self._times):
+            memory = stack_estimator(
+                [state.estimator[k] for state in states],
+                [state.voice.estimator[k] for state in states],
+            )
+            velocity, made = flow.guided_velocity(x, condition, time, memory, views[1].visible)
+            x = x + (until - time) * velocity
+            kept = extend_left(memory.parts[1], made.new, counts)
+            memories.append(self._estimator_past(made, counts, kept))
+        return [
+            (
+                x[n, :, : item.count * factor].clone(),
+                replace(
+                    item.state,
+                    num_tokens=item.state.num_tokens + item.count,
+                    pending=item.state.pending[item.count :],
+                    encoder=encoder_row(encoder, n),
+                    estimator=tuple(estimator_row(m, n, len(work)) for m in memories),
+                ),
+            )
+            for n, item in enumerate(work)
+        ]
+
+    def _windows(self, work: Sequence[_Work]) -> tuple[Tensor, Tensor]:
+        """Tokens of every session with their lookahead, and how many there are."""
+        lookahead = self.flow.config.lookahead_tokens
+        size = max(item.count for item in work) + lookahead
+        windows = [item.state.pending[: item.count + lookahead] for item in work]
+        tokens = torch.stack([F.pad(w, (0, size - len(w))) for w in windows])
+        return tokens, torch.tensor([len(w) for w in windows], device=tokens.device)
+
+    def _views(self, work: Sequence[_Work]) -> tuple[Spans, tuple[View, View]]:
+        """Positions of every session, and what its tokens and frames see."""
+        device, factor = self.flow.device, self.flow.config.frames_per_token
+        prompts = [item.state.voice.num_tokens for item in work]
+        counts = [item.count for item in work]
+        spans = Spans(
+            torch.tensor(prompts, device=device),
+            torch.tensor([item.state.num_tokens for item in work], device=device),
+            torch.tensor(counts, device=device),
+        )
+        sizes = max(prompts), self._schedule.left, max(counts)
+        frame_sizes = sizes[0] * factor, sizes[1] * factor, sizes[2] * factor
+        return spans, (
+            context_view(self._schedule, spans, *sizes),
+            context_view(self._schedule.scaled(factor), spans.scaled(factor), *frame_sizes),
+        )
+
+    def _noise(self, seeds: Sequence[int], starts: Sequence[int], like: Tensor) -> Tensor:
+        shape = (like.shape[1], like.shape[2])
+        return positional_noise(seeds, starts, shape, like.device).to(like.dtype)
+
+    def _encoder_past(
+        self, trace: EncoderTrace, counts: Tensor, tokens: KeyValues, frames: KeyValues
+    ) -> EncoderPast:
+        """What to remember after so many valid tokens in each row."""
+        empty = self.flow.encoder.empty_past(1)
+        frame_counts = counts * self.flow.config.frames_per_token
+        return EncoderPast(
+            take_tail(trace.lookahead, counts, empty.lookahead.shape[-1]),
+            take_tail(trace.upsample, frame_counts, empty.upsample.shape[-1]),
+            (tokens,),
+            (frames,),
+        )
+
+    def _estimator_past(
+        self, trace: EstimatorTrace, counts: Tensor, kept: KeyValues
+    ) -> EstimatorPast:
+        """What to remember after so many valid frames in each row of the estimator."""
+        size = self.flow.empty_estimator_past(1).tails.shape[-1]
+        return EstimatorPast(take_tail(trace.conv, counts[:, None], size), (kept,))
+
+    def _empty(self, num_tokens: int) -> tuple[EncoderPast, tuple[EstimatorPast, ...]]:
+        """Zeros in place of so many tokens of one session."""
+        flow, factor = self.flow, self.flow.config.frames_per_token
+        encoder, estimator = flow.config.encoder, flow.config.estimator
+        width = encoder.output_size // encoder.attention_heads
+
+        def zeros(layers: int, rows: int, heads: int, size: int, width: int) -> KeyValues:
+            zero = flow.encoder_proj.weight.new_zeros(layers, rows, heads, size, width)
+            return KeyValues(zero, zero)
+
+        parts = [
+            (zeros(layers, 1, encoder.attention_heads, size, width),)
+            for layers, size in (
+                (encoder.num_blocks, num_tokens),
+                (encoder.num_up_blocks, num_tokens * factor),
+            )
+        ]
+        past = flow.empty_estimator_past(1)
+        depth, heads = estimator.depth, estimator.num_heads
+        kept = zeros(depth, flow.guidance_rows, heads, num_tokens * factor, estimator.head_dim)
+        tails = flow.encoder.empty_past(1)
+        return (
+            EncoderPast(tails.lookahead, tails.upsample, parts[0], parts[1]),
+            (EstimatorPast(past.tails, (kept,)),) * len(self._times),
+        )
