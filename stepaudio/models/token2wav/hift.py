@@ -27,7 +27,7 @@ from stepaudio.models.token2wav.hift_layers import (
     normed_conv,
 )
 from stepaudio.models.token2wav.loading import load_strict, read_tensors
-from stepaudio.models.token2wav.spectral import centred_istft, centred_stft, num_stft_frames
+from stepaudio.models.token2wav.spectral import centred_stft, num_stft_frames, trimmed_istft
 from stepaudio.models.token2wav.windows import masked, valid_mask
 
 _LARGEST_MAGNITUDE = 100.0
@@ -136,7 +136,8 @@ class HiftVocoder(nn.Module):
         magnitude = x[:, :half].exp().clamp(max=_LARGEST_MAGNITUDE)
         # The reference takes the sine of what it calls the phase, once more than meant.
         spectrum = torch.polar(magnitude, torch.sin(x[:, half:]))
-        wav = centred_istft(spectrum, lens, transform.n_fft, transform.hop_len)
+        n_fft = transform.n_fft
+        wav = trimmed_istft(spectrum, lens, n_fft, transform.hop_len, margin=n_fft // 2)
         return wav.clamp(-self.config.audio_limit, self.config.audio_limit)
 
     # ---- whole signals -------------------------------------------------------------------------

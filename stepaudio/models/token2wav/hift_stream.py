@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from stepaudio.audio.prompt_features import fade_window
-from stepaudio.models.token2wav.hift import Excitation, HiftVocoder, load_hift
-from stepaudio.models.token2wav.hift_config import HiftConfig, HiftReach
+from stepaudio.models.token2wav.hift import Excitation, HiftVocoder
+from stepaudio.models.token2wav.hift_config import HiftReach
 from stepaudio.models.token2wav.vocoder import VocoderMode
 from stepaudio.models.token2wav.windows import Rows, StageTail, run_stage, stack_rows
 
@@ -77,11 +76,6 @@ class Hift:
         self.model = model
         self.config = model.config
         self.reach = HiftReach.of(model.config)
-
-    @classmethod
-    def load(cls, path: str | Path, config: HiftConfig | None = None) -> Hift:
-        """Load as `load_hift` does, for inference."""
-        return cls(load_hift(path, config))
 
     @property
     def sample_rate(self) -> int:

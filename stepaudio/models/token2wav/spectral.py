@@ -50,7 +50,9 @@ def centred_stft(wav_BS: Tensor, lens: Sequence[int], n_fft: int, hop: int) -> T
     return masked(spectrum, valid_mask(frames, spectrum.real))
 
 
-def centred_istft(spectrum_BKF: Tensor, lens: Sequence[int], n_fft: int, hop: int) -> Tensor:
+def trimmed_istft(
+    spectrum_BKF: Tensor, lens: Sequence[int], n_fft: int, hop: int, margin: int
+) -> Tensor:
     """Inverse transform by weighted overlap-add.
 
     Args:
@@ -58,9 +60,11 @@ def centred_istft(spectrum_BKF: Tensor, lens: Sequence[int], n_fft: int, hop: in
         lens: frames of each row; what lies behind is ignored.
         n_fft: samples of a window.
         hop: samples between frames.
+        margin: samples cut off at both ends: ``n_fft // 2`` for windows centred on the samples of
+            `centred_stft`, ``(n_fft - hop) // 2`` for one hop of sound for every frame.
 
     Returns:
-        float32 [B, (F - 1) * hop]; row i holds ``(lens[i] - 1) * hop`` samples, then zeros.
+        float32 [B, (F - 1) * hop + n_fft - 2 * margin]; zeros behind each row's end.
     """
     window = torch.hann_window(n_fft, device=spectrum_BKF.device)
     mask = valid_mask(lens, spectrum_BKF.real)
@@ -68,10 +72,9 @@ def centred_istft(spectrum_BKF: Tensor, lens: Sequence[int], n_fft: int, hop: in
     weights = window.square()[None, :, None].expand(1, n_fft, frames.shape[-1])
     envelope = _overlap_add(masked(weights, mask), hop)
     wav = _overlap_add(frames, hop) / envelope.clamp(min=_SMALLEST_ENVELOPE)
-    half = n_fft // 2
-    wav = wav[:, half : wav.shape[-1] - half]
-    samples = [(length - 1) * hop for length in lens]
-    return masked(wav[:, None], valid_mask(samples, wav[:, None]))[:, 0]
+    wav = wav[:, None, margin : wav.shape[-1] - margin]
+    samples = [max(0, (length - 1) * hop + n_fft - 2 * margin) for length in lens]
+    return masked(wav, valid_mask(samples, wav))[:, 0]
 
 
 def _overlap_add(frames_BNF: Tensor, hop: int) -> Tensor:

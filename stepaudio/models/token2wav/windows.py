@@ -32,6 +32,7 @@ class Reach:
         lead: inputs that give no output of their own.
         extra: outputs at the end beyond those.
         context: outputs next to a cut that are not those of the whole signal.
+        left_context: the same at a window's start, where it differs.
     """
 
     up: int = 1
@@ -39,6 +40,7 @@ class Reach:
     lead: int = 0
     extra: int = 0
     context: int = 0
+    left_context: int | None = None
 
     def outputs(self, num_inputs: int) -> int:
         """Outputs of so many inputs."""
@@ -52,7 +54,8 @@ class Reach:
 
     def window_start(self, done: int) -> int:
         """First input of the window that continues behind `done` outputs."""
-        return max(0, done - self.context) // self.up * self.down
+        context = self.context if self.left_context is None else self.left_context
+        return max(0, done - context) // self.up * self.down
 
 
 @dataclass(frozen=True)
