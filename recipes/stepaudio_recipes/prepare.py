@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import logging
 import math
+import shutil
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -31,12 +32,20 @@ from stepaudio_recipes.synth import (
     synthesize_shards,
     synthesize_test_set,
 )
-from stepaudio_recipes.texts import PROSE_SOURCES, Sentence, TextPool, read_text_pool, speakable
+from stepaudio_recipes.texts import (
+    DICTIONARY,
+    PROSE_SOURCES,
+    Sentence,
+    TextPool,
+    read_text_pool,
+    speakable,
+)
 from stepaudio_recipes.utterances import TextSampler, Utterance
 
 _log = logging.getLogger(__name__)
 
 NUM_TEST_SENTENCES = 60
+_FIRST_NATURAL_SHARD = 10_000  # beyond any shard of the other plan: other draws of the texts
 _MIN_TEST_WORDS = 4
 
 
@@ -52,6 +61,8 @@ class PrepareConfig:
         data: Data folder with `manifests/` and `text/`.
         output_dir: Folder to fill.
         hours: Hours of synthetic training speech; asking for more later adds shards.
+        natural_hours: Hours of further synthetic speech in the few voices that were made from
+            recordings of people.
         jobs: Synthesizer processes at a time.
         seed: Seed of every choice.
     """
@@ -59,6 +70,7 @@ class PrepareConfig:
     data: str
     output_dir: str = ".data/nano"
     hours: float = 12.0
+    natural_hours: float = 0.0
     jobs: int = 2
     seed: int = 0
 
@@ -72,19 +84,21 @@ class PrepareOptions:
 
     Attributes:
         hours: Hours of synthetic training speech; asking for more later adds shards.
+        natural_hours: Hours in the voices of `VoicePool.natural`, a manifest of their own.
         jobs: Synthesizer processes at a time.
         seed: Seed of every choice; the same seed gives the same files.
         shard_s: Seconds of audio in a synthetic shard.
     """
 
     hours: float = 6.0
+    natural_hours: float = 0.0
     jobs: int = 2
     seed: int = 0
     shard_s: float = SHARD_S
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.hours < 0 or self.jobs < 1 or self.shard_s <= 0:
+        if min(self.hours, self.natural_hours) < 0 or self.jobs < 1 or self.shard_s <= 0:
             raise ValueError(f"need hours >= 0, jobs >= 1 and shard_s > 0, not {self}")
 
 
@@ -134,6 +148,8 @@ def prepare(
     test_sentences = _test_sentences(spoken, {item.text for item in transcripts})
     held_out = splits.held_out | {item.text for item in test_sentences}
     _write_texts(out_dir, pool.without(held_out))
+    if (dictionary := data_dir / "text" / DICTIONARY).exists():
+        shutil.copyfile(dictionary, out_dir / DICTIONARY)
     test = [Utterance.of(item) for item in test_sentences]
     write("test_espeak", synthesize_test_set(test, out_dir / "test_espeak", seed=options.seed))
 
@@ -143,14 +159,17 @@ def prepare(
         words=pool.words,
         held_out=frozenset(held_out),
     )
-    result = synthesize_shards(
-        SynthPlan(options.seed, voices, sampler, options.shard_s),
-        out_dir / "synth",
-        math.ceil(options.hours * 3600 / options.shard_s),
-        jobs=options.jobs,
-        progress=progress,
-    )
-    write("synth", result.rows)
+    plans = {"synth": (SynthPlan(options.seed, voices, sampler, options.shard_s), options.hours)}
+    if options.natural_hours:
+        plan = SynthPlan(
+            options.seed, voices.natural(), sampler, options.shard_s, _FIRST_NATURAL_SHARD
+        )
+        plans["synth_natural"] = (plan, options.natural_hours)
+    for name, (plan, hours) in plans.items():
+        num_shards = math.ceil(hours * 3600 / options.shard_s)
+        folder = out_dir / "synth"
+        result = synthesize_shards(plan, folder, num_shards, jobs=options.jobs, progress=progress)
+        write(name, result.rows)
     return summaries
 
 
@@ -189,7 +208,12 @@ def pack_splits(out_dir: Path) -> None:
 
 def main(config: PrepareConfig) -> list[SplitSummary]:
     """Prepare the data, with a progress bar, and log the size of every split."""
-    options = PrepareOptions(hours=config.hours, jobs=config.jobs, seed=config.seed)
+    options = PrepareOptions(
+        hours=config.hours,
+        natural_hours=config.natural_hours,
+        jobs=config.jobs,
+        seed=config.seed,
+    )
     out_dir = Path(config.output_dir)
     with tqdm(desc="synthetic speech", unit="shard", disable=None) as bar:
 

@@ -42,6 +42,7 @@ from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.training.augment import AugmentConfig
 from stepaudio.training.data import Batch
 from stepaudio.training.losses import ctc_loss
+from stepaudio_recipes.phones import Lexicon, PhoneHead, phone_loss
 from stepaudio_recipes.speech_data import (
     ChunkConfig,
     DataConfig,
@@ -74,6 +75,7 @@ class StageConfig:
         loop: length and optimiser.
         frozen: top-level modules of the model that keep their weights.
         ctc_weight: weight of the CTC loss in a joint stage.
+        phone_weight: weight of a CTC loss on phones inside the encoder, in a ctc stage.
         token_noise: share of the decoder's input text tokens that are replaced at random, so
             that it does not come to trust its own output more than the audio.
         text_shape: rows and length of a packed batch in an lm stage.
@@ -87,6 +89,7 @@ class StageConfig:
     loop: LoopConfig
     frozen: tuple[str, ...] = ()
     ctc_weight: float = 0.3
+    phone_weight: float = 0.0
     token_noise: float = 0.0
     text_shape: tuple[int, int] = (8, 256)
     sources: tuple[SourceConfig, ...] = ()
@@ -104,6 +107,8 @@ class PretrainConfig:
         model: ``config.json`` of the model to train; a bare name is one beside the configs.
         tokenizer: folder of the tokenizer.
         texts: gzip text file of the lm stages.
+        lexicon: pronunciation dictionary for the phone targets.
+        phone_layer: number of encoder blocks below the phone head.
         data: manifests and mixture.
         stages: in order.
         augment: augmentation of the audio.
@@ -123,6 +128,8 @@ class PretrainConfig:
     texts: str
     data: DataConfig
     stages: tuple[StageConfig, ...]
+    lexicon: str = ".data/nano/cmudict.dict.gz"
+    phone_layer: int = 4
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     chunks: ChunkConfig = field(default_factory=ChunkConfig)
     seed: int = 0
@@ -136,17 +143,39 @@ Config = PretrainConfig
 
 
 class SpeechEncoder(nn.Module):
-    """The part of the model that a ``ctc`` stage trains, under the model's parameter names."""
+    """The part of the model that a ``ctc`` stage trains, under the model's parameter names.
 
-    def __init__(self, config: AudioEncoderConfig) -> None:
+    Args:
+        config: encoder configuration.
+        phone_layer: number of blocks below a phone head; None: there is none.
+    """
+
+    def __init__(self, config: AudioEncoderConfig, phone_layer: int | None = None) -> None:
         super().__init__()
         self.encoder = AudioEncoder(config)
         self.ctc_head = CTCHead(config)
+        self.phone_layer = phone_layer
+        if phone_layer is not None:
+            self.phone_head = PhoneHead(config.n_audio_state, config.ctc_upsample)
 
     def forward(self, mel: Tensor, mel_lens: Tensor, mask: ChunkMask | None) -> Latents:
         """CTC log-probabilities of a batch."""
         log_probs: Latents = self.ctc_head(self.encoder(mel, mel_lens, mask))
         return log_probs
+
+    def with_phones(
+        self, mel: Tensor, mel_lens: Tensor, mask: ChunkMask | None
+    ) -> tuple[Latents, Latents]:
+        """CTC log-probabilities of the characters and of the phones."""
+        assert self.phone_layer is not None, "made without a phone head"
+        frames: list[Tensor] = []
+        block = self.encoder.blocks[self.phone_layer - 1]
+        hook = block.register_forward_hook(lambda module, inputs, output: frames.append(output))
+        try:
+            encoded = self.encoder(mel, mel_lens, mask)
+        finally:
+            hook.remove()
+        return self.ctc_head(encoded), self.phone_head(frames[0], encoded.lengths)
 
 
 @dataclass(frozen=True)
@@ -207,14 +236,25 @@ def run_ctc(run: Run, stage: StageConfig, model: SpeechEncoder) -> list[float]:
     trainer: Trainer[Batch] = run.trainer(stage, model)
     data = run.speech(stage)
     forward = torch.compile(model) if run.config.compile else model
+    lexicon = Lexicon.read(Path(run.config.lexicon)) if stage.phone_weight else None
 
     def loss_fn(batch: Batch) -> StepResult:
         mask = run.chunk_mask(stage, run.rng(trainer.step))
-        with run.autocast():
-            posteriors = forward(batch.mel.to(run.device), batch.mel_lens.to(run.device), mask)
+        mel, mel_lens = batch.mel.to(run.device), batch.mel_lens.to(run.device)
+        metrics = {"audio_s": batch.audio_s}
         targets, lens = batch.targets.to(run.device), batch.target_lens.to(run.device)
-        loss = ctc_loss(posteriors, targets, lens)
-        return StepResult(loss, {"audio_s": batch.audio_s}, int(posteriors.lengths.sum()))
+        if lexicon is None:
+            with run.autocast():
+                posteriors = forward(mel, mel_lens, mask)
+            loss = ctc_loss(posteriors, targets, lens)
+        else:
+            with run.autocast():
+                posteriors, phones = model.with_phones(mel, mel_lens, mask)
+            loss = ctc_loss(posteriors, targets, lens)
+            spoken = phone_loss(phones, lexicon, batch.texts)
+            metrics |= {"chars": float(loss.detach()), "phones": float(spoken.detach())}
+            loss = loss + stage.phone_weight * spoken
+        return StepResult(loss, metrics, int(posteriors.lengths.sum()))
 
     def evaluate() -> Mapping[str, float]:
         texts: list[str] = []
@@ -390,7 +430,7 @@ def load_initial(model: nn.Module, source: str) -> None:
     from stepaudio.models.checkpoint import load_pretrained
 
     trained = dict(load_pretrained(source, device="cpu")[0].named_parameters())
-    own = dict(model.named_parameters())
+    own = {n: p for n, p in model.named_parameters() if not n.startswith("phone_head.")}
     differing = [n for n, p in own.items() if n not in trained or trained[n].shape != p.shape]
     if differing:
         raise CheckpointError(f"{source}: not a model of this shape; differing: {differing[:5]}")
@@ -418,7 +458,8 @@ def main(config: PretrainConfig) -> list[float]:
         torch.manual_seed(config.seed)
         model: Any
         if stage.objective == "ctc":
-            model = SpeechEncoder(run.model_config.audio_encoder_config)
+            phone_layer = config.phone_layer if stage.phone_weight else None
+            model = SpeechEncoder(run.model_config.audio_encoder_config, phone_layer)
         else:
             model = StepAudio2ForCausalLM(run.model_config)
         if config.init is not None:

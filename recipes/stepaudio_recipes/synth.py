@@ -51,6 +51,7 @@ HELD_OUT_VARIANTS = ("f4", "m7", "Andy")
 HELD_OUT_VOICES = ("en-gb-x-gbclan+f4", "en-gb-x-gbclan+m7", "en-us+Andy")
 # Voice to its usual pitch in Hz, None where the voice ignores the setting.
 FLITE_VOICES = {"slt": 175.0, "rms": None, "awb": 130.0, "kal16": 105.0, "kal": 105.0}
+NATURAL_FLITE_SHARES = (("slt", 0.55), ("rms", 0.25), ("awb", 0.15), ("kal16", 0.05))
 FESTIVAL_VOICES = ("voice_ked_diphone", "voice_cmu_us_slt_arctic_hts")
 
 # Share of each synthesizer in the utterances.
@@ -94,10 +95,25 @@ class VoicePool:
         programs: The synthesizers that are installed.
         espeak_variants: Installed variants of espeak-ng; it would silently fall back on its
             default voice for any other.
+        flite_shares: Share of each voice of flite; None draws them alike.
     """
 
     programs: tuple[str, ...]
     espeak_variants: tuple[str, ...]
+    flite_shares: tuple[tuple[str, float], ...] | None = None
+
+    def natural(self) -> "VoicePool":
+        """Only the voices made from recordings of American and Scottish people.
+
+        A small model learns from few clear voices in a fraction of the time that it needs to
+        follow hundreds of formant voices, and these are nearer to people.
+
+        Raises:
+            StepAudioError: If flite is not installed.
+        """
+        if "flite" not in self.programs:
+            raise StepAudioError("flite: not installed; install the package flite")
+        return VoicePool(("flite",), (), NATURAL_FLITE_SHARES)
 
     def draw(self, rng: random.Random) -> Voice:
         """Draw a synthesizer by its share, then a voice and its rate and pitch."""
@@ -108,7 +124,7 @@ class VoicePool:
             rate, pitch = rng.randint(120, 210), rng.randint(20, 80)
             return Voice(program, f"{accent}+{variant}", ("-s", f"{rate}", "-p", f"{pitch}"))
         if program == "flite":
-            name = rng.choice(tuple(FLITE_VOICES))
+            name = self._flite_voice(rng)
             options = ["--setf", f"duration_stretch={rng.uniform(0.8, 1.25):.3f}"]
             if pitch_hz := FLITE_VOICES[name]:
                 target_hz = pitch_hz * rng.uniform(0.8, 1.25)
@@ -117,6 +133,12 @@ class VoicePool:
         name = rng.choice(FESTIVAL_VOICES)
         stretch = f"(Parameter.set 'Duration_Stretch {rng.uniform(0.8, 1.2):.3f})"
         return Voice(program, name, ("-eval", stretch))
+
+    def _flite_voice(self, rng: random.Random) -> str:
+        if self.flite_shares is None:
+            return rng.choice(tuple(FLITE_VOICES))
+        names, shares = zip(*self.flite_shares, strict=True)
+        return str(rng.choices(names, shares)[0])
 
 
 def installed_voices() -> VoicePool:
@@ -192,21 +214,30 @@ class SynthPlan:
         voices: Voices to draw from.
         texts: Texts to draw from.
         shard_s: Seconds of audio after which a shard is full.
+        first_shard: Number of the first shard; plans with other numbers speak other texts.
     """
 
     seed: int
     voices: VoicePool
     texts: TextSampler
     shard_s: float = SHARD_S
+    first_shard: int = 0
 
     def fingerprint(self) -> str:
         """Return a short name of everything that changes the shards."""
-        parts = (SYNTH_VERSION, self.shard_s, self.seed, self.voices, self.texts.fingerprint())
+        parts = (
+            SYNTH_VERSION,
+            self.shard_s,
+            self.seed,
+            self.first_shard,
+            self.voices,
+            self.texts.fingerprint(),
+        )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
     def utterances(self, shard: int) -> Iterator[tuple[Utterance, Voice, random.Random]]:
         """Draw the utterances of a shard, each from a seed of its own."""
-        first = shard * _UTTERANCES_PER_SHARD
+        first = (self.first_shard + shard) * _UTTERANCES_PER_SHARD
         for index in range(first, first + _UTTERANCES_PER_SHARD):
             # A string seed goes through SHA-512 and not through the salted hash().
             rng = random.Random(f"{self.seed}/{index}")

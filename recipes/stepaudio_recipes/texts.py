@@ -14,6 +14,7 @@ from typing import Any
 from stepaudio.errors import StepAudioError
 from stepaudio_recipes.spoken_form import split_sentences, spoken_form
 
+DICTIONARY = "cmudict.dict.gz"
 MIN_SPOKEN_WORDS = 2
 MAX_SPOKEN_WORDS = 16
 MAX_TEXT_WORDS = 40
@@ -170,7 +171,7 @@ def read_text_pool(text_dir: Path) -> TextPool:
         for text in spoken:
             if len(text.split()) <= MAX_TEXT_WORDS:
                 sentences.setdefault(text, name)
-    dictionary = text_dir / "cmudict.dict.gz"
+    dictionary = text_dir / DICTIONARY
     return TextPool(
         sentences=tuple(Sentence(text, name) for text, name in sentences.items()),
         turns=tuple(parsed),
