@@ -14,16 +14,31 @@ if TYPE_CHECKING:
     from stepaudio.conversation import Message
     from stepaudio.generation.sampling import SamplingParams
     from stepaudio.tasks.asr import Transcriber
+    from stepaudio.tasks.dialogue import Dialogue
+    from stepaudio.tasks.reply import Reply
+    from stepaudio.tasks.step_audio import StepAudio
     from stepaudio.tasks.transcript import Transcript
 
 _LAZY = {
+    "Dialogue": "stepaudio.tasks.dialogue",
     "Message": "stepaudio.conversation",
+    "Reply": "stepaudio.tasks.reply",
     "SamplingParams": "stepaudio.generation.sampling",
+    "StepAudio": "stepaudio.tasks.step_audio",
     "Transcriber": "stepaudio.tasks.asr",
     "Transcript": "stepaudio.tasks.transcript",
 }
 
-__all__ = ["Message", "SamplingParams", "Transcriber", "Transcript", "__version__"]
+__all__ = [
+    "Dialogue",
+    "Message",
+    "Reply",
+    "SamplingParams",
+    "StepAudio",
+    "Transcriber",
+    "Transcript",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

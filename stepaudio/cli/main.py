@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn
 
 import stepaudio
 from stepaudio.catalog import DEFAULT_MODEL
+from stepaudio.cli.chat import EPILOG as CHAT_EPILOG
+from stepaudio.cli.chat import add_chat, run_chat
 from stepaudio.cli.console import UsageError, abandon_stdout, report
+from stepaudio.cli.listen import add_caption, add_translate, run_caption, run_translate
 from stepaudio.errors import StepAudioError
 
 EXIT_FAILED = 1
@@ -49,7 +52,10 @@ def _positive(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Argument parser of the command."""
-    parser = _Parser(prog="stepaudio", description="Speech recognition with audio-language models.")
+    parser = _Parser(
+        prog="stepaudio",
+        description="Speech recognition and conversation with audio-language models.",
+    )
     parser.add_argument("--version", action="version", version=f"stepaudio {stepaudio.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("models", help="list the models that can be loaded, and where from")
@@ -97,8 +103,35 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that decode the next files meanwhile (default: %(default)s)",
     )
+    _add_conversation(commands)
     _add_verify(commands)
     return parser
+
+
+def _add_conversation(commands: argparse._SubParsersAction[_Parser]) -> None:
+    add_chat(
+        commands.add_parser(
+            "chat",
+            help="answer a spoken or written question",
+            description="Converse with a checkpoint that can; several turns from standard input.",
+            epilog=CHAT_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    add_translate(
+        commands.add_parser(
+            "translate",
+            help="translate speech into text or speech",
+            description="Translate recordings that fit the model's context.",
+        )
+    )
+    add_caption(
+        commands.add_parser(
+            "caption",
+            help="describe what is to be heard",
+            description="Describe recordings that fit the model's context.",
+        )
+    )
 
 
 def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -128,22 +161,40 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def _models(args: argparse.Namespace) -> int:
+    from stepaudio.cli.models import run_models
+
+    return run_models()
+
+
+def _asr(args: argparse.Namespace) -> int:
+    from stepaudio.cli.asr import run_asr
+
+    return run_asr(args)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from stepaudio.cli.verify import run_verify
+
+    return run_verify(args)
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "models": _models,
+    "asr": _asr,
+    "chat": run_chat,
+    "translate": run_translate,
+    "caption": run_caption,
+    "verify": _verify,
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = _parse(argv)
     sys.excepthook = _report_bug
     try:
-        if args.command == "models":
-            from stepaudio.cli.models import run_models
-
-            return run_models()
-        if args.command == "verify":
-            from stepaudio.cli.verify import run_verify
-
-            return run_verify(args)
-        from stepaudio.cli.asr import run_asr
-
-        return run_asr(args)
+        return _COMMANDS[args.command](args)
     except UsageError as error:
         report(str(error))
         return EXIT_USAGE

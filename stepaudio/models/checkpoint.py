@@ -28,6 +28,7 @@ from transformers import GenerationConfig
 
 from stepaudio.catalog import embedded_folder
 from stepaudio.errors import CheckpointError, ConfigError
+from stepaudio.models.devices import resolve_device
 from stepaudio.models.hf_config import FORMAT_VERSION, StepAudioConfig
 from stepaudio.models.hub import checkpoint_folder
 from stepaudio.models.processor import StepAudioProcessor
@@ -114,13 +115,11 @@ def load_pretrained(
 
     Raises:
         CheckpointError: files are missing or damaged, or do not fit each other.
-        ConfigError: configuration or tokenizer are contradictory.
+        ConfigError: configuration or tokenizer are contradictory, or there is no such device.
     """
     folder = embedded_folder(str(source)) or checkpoint_folder(source)
     tokenizer = StepAudioProcessor.from_pretrained(folder).tokenizer
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_model(folder, device=device, dtype=dtype), tokenizer
+    return load_model(folder, device=resolve_device(device), dtype=dtype), tokenizer
 
 
 def read_config(folder: Path) -> StepAudioConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -9,8 +10,17 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNo
 
 from stepaudio.errors import CheckpointError
 
-_WANTED = ("*.json", "*.safetensors", "*.txt", "*.jinja")
-_UNWANTED = ("token2wav/*", "assets/*")
+
+@dataclass(frozen=True)
+class HubFiles:
+    """Which files of a repository are downloaded, as patterns of their paths."""
+
+    wanted: tuple[str, ...]
+    unwanted: tuple[str, ...] = ()
+
+
+MODEL_FILES = HubFiles(("*.json", "*.safetensors", "*.txt", "*.jinja"), ("token2wav/*", "assets/*"))
+SPEECH_FILES = HubFiles(("token2wav/*",))
 # Cache and access errors are OSErrors; some of the network's only have the HTTP client's base.
 _FAILURES: tuple[type[Exception], ...] = (
     OSError,
@@ -25,6 +35,7 @@ def checkpoint_folder(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    files: HubFiles = MODEL_FILES,
 ) -> Path:
     """Find the folder of a checkpoint, downloading it where needed.
 
@@ -34,6 +45,7 @@ def checkpoint_folder(
         cache_dir: download there instead of into the Hugging Face cache.
         token: access token of the Hub.
         local_files_only: use what has been downloaded before.
+        files: which files are downloaded; by default those of the language model.
 
     Raises:
         CheckpointError: there is no such folder, and it cannot be downloaded either.
@@ -48,8 +60,8 @@ def checkpoint_folder(
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
-            allow_patterns=list(_WANTED),
-            ignore_patterns=list(_UNWANTED),
+            allow_patterns=list(files.wanted),
+            ignore_patterns=list(files.unwanted),
         )
     except HFValidationError:
         raise CheckpointError(
@@ -60,9 +72,10 @@ def checkpoint_folder(
     except _FAILURES as error:
         cause = str(error).strip().splitlines()[0]
         cache = cache_dir or constants.HF_HUB_CACHE
+        wanted = f"{source} --revision {revision}" if revision else str(source)
         raise CheckpointError(
             f"{source}: no such folder, and it cannot be downloaded ({cause}). Where there is a "
-            f"network, run `hf download {source}`; then pass the folder with its config.json, "
+            f"network, run `hf download {wanted}`; then pass the folder with its config.json, "
             f"model*.safetensors and tokenizer files, or copy it into the cache {cache}"
         ) from error
     return Path(downloaded)

@@ -35,7 +35,7 @@ from stepaudio.audio.segmentation import (
 )
 from stepaudio.audio.vad import VoiceActivityDetector, silero_detector
 from stepaudio.conversation import ChatTemplate, Prompts, audio_parts, task_messages
-from stepaudio.errors import AudioLoadError, CapacityError, ConfigError, StepAudioError
+from stepaudio.errors import AudioLoadError, CapacityError, StepAudioError
 from stepaudio.generation.generator import GenerationPrompt, Generator
 from stepaudio.generation.sampling import SamplingParams
 from stepaudio.generation.stats import GenerationStats
@@ -154,8 +154,6 @@ class Transcriber:
             CheckpointError: it cannot be loaded.
             ConfigError: its configuration is contradictory, or there is no such device.
         """
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(f"device {device}: PyTorch finds no CUDA GPU here; use cpu or auto")
         loaded, tokenizer = load_pretrained(model, device=device)
         transcriber = cls(loaded, tokenizer, batch_size=batch_size)
         transcriber._warm_up()

@@ -1,0 +1,69 @@
+"""Audio on its way into a prompt: pieces with their samples and, once encoded, their latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stepaudio.audio.decoding import AudioSource, source_name
+from stepaudio.audio.frames import SAMPLE_RATE, FrameGeometry, pieces
+from stepaudio.audio.io import load_audio
+from stepaudio.audio.mel import log_mel
+from stepaudio.conversation import AudioPart, audio_parts
+from stepaudio.errors import AudioLoadError
+from stepaudio.models.config import AudioEncoderConfig
+
+
+@dataclass
+class Clip:
+    """One piece of at most 25 s.
+
+    Attributes:
+        samples: float32 [samples] at 16 kHz.
+        latents: [S, D], once the piece was encoded.
+    """
+
+    samples: Tensor
+    latents: Tensor | None = None
+
+
+def hear(
+    audio: AudioSource | Tensor, geometry: FrameGeometry, key: str
+) -> tuple[dict[str, Clip], tuple[AudioPart, ...]]:
+    """Read an audio and cut it as the public client does.
+
+    Args:
+        audio: path, bytes or file object, or float32 [samples] at 16 kHz.
+        geometry: frame arithmetic of the encoder that will hear it.
+        key: name of the audio in the prompt.
+
+    Returns:
+        Its pieces by key, and the parts of a message that stand for them.
+
+    Raises:
+        AudioLoadError: it cannot be read, or is too short to be heard.
+    """
+    is_tensor = isinstance(audio, Tensor)
+    name = "audio" if isinstance(audio, Tensor) else source_name(audio)
+    samples = audio if isinstance(audio, Tensor) else load_audio(audio).samples
+    if samples.dim() != 1 or (is_tensor and not samples.is_floating_point()):
+        raise AudioLoadError(
+            f"{name}: must be mono float samples [samples] at {SAMPLE_RATE} Hz, got "
+            f"{samples.dtype} of shape {tuple(samples.shape)}"
+        )
+    parts = audio_parts(len(samples), geometry, key)
+    if not any(part.num_tokens for part in parts):
+        raise AudioLoadError(f"{name}: {len(samples) / SAMPLE_RATE:.3f} s are too short to hear")
+    bounds = pieces(len(samples))
+    clips = {
+        part.key: Clip(samples[start:stop].float())
+        for part, (start, stop) in zip(parts, bounds, strict=True)
+    }
+    return clips, parts
+
+
+def mels_of(clips: Sequence[Clip], config: AudioEncoderConfig) -> list[Tensor]:
+    """Log-mel [n_mels, frames] of every piece."""
+    return [log_mel(clip.samples, config.n_mels, floor=config.mel_floor) for clip in clips]
