@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
+from huggingface_hub.errors import RevisionNotFoundError
 
 from stepaudio.errors import (
     AudioLoadError,
@@ -163,3 +166,31 @@ def test_precisions(scripted: Scripted, tmp_path: Path, dtype: torch.dtype) -> N
     model = StepAudio.from_pretrained(tmp_path / "mini", device="cpu", dtype=dtype)
     assert model.generator.model.lm_head.weight.dtype == dtype
     assert model.translate(SECOND, speech=True).text == "Hello world"
+
+
+def test_small_files_are_checked_before_the_weights(scripted: Scripted, tmp_path: Path) -> None:
+    scripted(TEXT)
+    folder = tmp_path / "mini"
+    weights = sorted(folder.glob("*.safetensors"))
+    content = weights[0].read_bytes()
+    weights[0].write_bytes(content[:-10])
+    with pytest.raises(CheckpointError, match=rf"{weights[0].name}: damaged or incomplete"):
+        StepAudio.from_pretrained(folder)
+    weights[0].unlink()
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    kept = [t for t in definition["added_tokens"] if not t["content"].startswith("<audio_")]
+    (folder / "tokenizer.json").write_text(json.dumps(definition | {"added_tokens": kept}))
+    with pytest.raises(ConfigError, match=r"lacks the special tokens <audio_start>.* more audio"):
+        StepAudio.from_pretrained(folder)
+
+
+def test_a_repository_without_that_revision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(*args: object, **options: object) -> str:
+        response = httpx.Response(404, request=httpx.Request("GET", "https://hub"))
+        raise RevisionNotFoundError("404", response=response)
+
+    monkeypatch.setattr("stepaudio.models.hub.snapshot_download", answer)
+    with pytest.raises(CheckpointError, match="someone/some: there is no revision 'v2'"):
+        StepAudio.from_pretrained("someone/some", revision="v2")
