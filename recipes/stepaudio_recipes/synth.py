@@ -92,7 +92,7 @@ class VoicePool:
     """Voices that this machine can train with.
 
     Attributes:
-        programs: The synthesizers that are installed.
+        programs: The synthesizers that are installed, with the voices that we draw.
         espeak_variants: Installed variants of espeak-ng; it would silently fall back on its
             default voice for any other.
         flite_shares: Share of each voice of flite; None draws them alike.
@@ -149,10 +149,21 @@ def installed_voices() -> VoicePool:
     """
     if not shutil.which("espeak-ng"):
         raise StepAudioError("espeak-ng: not installed; install the package espeak-ng")
-    programs = tuple(name for name in SYNTHESIZER_SHARES if shutil.which(name))
+    programs = tuple(name for name in SYNTHESIZER_SHARES if _is_usable(name))
     listing = _run(["espeak-ng", "--voices=variant"])
     installed = {line.split("!v/", 1)[1].strip() for line in listing.splitlines() if "!v/" in line}
     return VoicePool(programs, tuple(name for name in ESPEAK_VARIANTS if name in installed))
+
+
+def _is_usable(program: str) -> bool:
+    """Whether a program is installed, and festival with the voices that we draw."""
+    if not shutil.which(program):
+        return False
+    if program != "text2wave":
+        return True
+    listing = _run(["festival", "-b", "(print (voice.list))"])
+    names = set(listing.strip("() \n").split())
+    return {voice.removeprefix("voice_") for voice in FESTIVAL_VOICES} <= names
 
 
 def _run(command: Sequence[str], *, text: str | None = None) -> str:

@@ -1,5 +1,7 @@
 import json
+import os
 import random
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import soundfile
 
 from stepaudio.audio.frames import SAMPLE_RATE
+from stepaudio.errors import StepAudioError
 from stepaudio_recipes.synth import (
     ESPEAK_ACCENTS,
     ESPEAK_VARIANTS,
@@ -152,6 +155,30 @@ def test_synthesizers_give_padded_16_khz_speech(voice: Voice) -> None:
     loud = np.flatnonzero(np.abs(samples) > 200)
     assert loud[0] >= 0.04 * SAMPLE_RATE
     assert len(samples) - loud[-1] >= 0.04 * SAMPLE_RATE
+
+
+def test_festival_without_our_voices_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, output in (("festival", "(kal_diphone)"), ("text2wave", "")):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\necho '{output}'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert "text2wave" not in installed_voices().programs
+    (tmp_path / "festival").write_text(
+        "#!/bin/sh\necho '(ked_diphone kal_diphone cmu_us_slt_arctic_hts)'\n"
+    )
+    assert "text2wave" in installed_voices().programs
+
+
+def test_the_natural_voices_are_those_of_flite() -> None:
+    pool = VoicePool(("espeak-ng", "flite"), ESPEAK_VARIANTS).natural()
+    drawn = Counter(pool.draw(random.Random(seed)).speaker for seed in range(2000))
+    assert set(drawn) == {"flite/slt", "flite/rms", "flite/awb", "flite/kal16"}
+    assert 0.5 < drawn["flite/slt"] / 2000 < 0.6
+    with pytest.raises(StepAudioError, match="install the package flite"):
+        VoicePool(("espeak-ng",), ESPEAK_VARIANTS).natural()
 
 
 def test_unknown_voice_is_refused() -> None:
