@@ -93,6 +93,11 @@ class Hift:
         return self.config.hop_length
 
     @property
+    def modes(self) -> tuple[VocoderMode, ...]:
+        """Ways in which it can stream."""
+        return ("reference", "exact")
+
+    @property
     def lookahead_frames(self) -> int:
         """Mel frames that "exact" streaming waits for behind a frame."""
         return self.reach.lookahead_frames(self.config.hop_length)

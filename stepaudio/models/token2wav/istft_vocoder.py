@@ -154,6 +154,11 @@ class IstftVocoder(nn.Module):
         return self.config.hop_length
 
     @property
+    def modes(self) -> tuple[VocoderMode, ...]:
+        """Ways in which it can stream; the public code has no reference for it."""
+        return ("exact",)
+
+    @property
     def lookahead_frames(self) -> int:
         """Mel frames that streaming waits for behind a frame."""
         return self.config.lookahead - (-self.config.margin // self.config.hop_length)
@@ -220,7 +225,7 @@ class IstftVocoder(nn.Module):
         Raises:
             ValueError: `mode` is "reference", which the public code has for HiFT only.
         """
-        if mode != "exact":
+        if mode not in self.modes:
             raise ValueError(f"this vocoder streams in mode 'exact' only, got {mode!r}")
         weight = self.head.weight
         left = self.config.kernel_size - 1 - self.config.lookahead

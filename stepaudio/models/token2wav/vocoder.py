@@ -30,6 +30,10 @@ class Vocoder(Protocol[State]):
     def hop_length(self) -> int:
         """Samples for every mel frame."""
 
+    @property
+    def modes(self) -> tuple[VocoderMode, ...]:
+        """Ways in which it can stream."""
+
     def synthesise(
         self, mel: Tensor, mel_lens: Sequence[int], *, seeds: Sequence[int] | None
     ) -> Tensor:

@@ -29,13 +29,16 @@ def small_hift_config() -> HiftConfig:
     )
 
 
-@pytest.fixture(scope="session")
-def small_hift() -> Hift:
-    torch.manual_seed(1)
-    model = HiftVocoder(small_hift_config())
+def audible(model: HiftVocoder) -> HiftVocoder:
+    """Change random weights in place: alone they would give hardly any sound, and no voice."""
     with torch.no_grad():
-        # Random weights alone would give hardly any sound, and no voice.
         model.f0_predictor.classifier.bias.fill_(180.0)
         model.f0_predictor.classifier.weight.mul_(200.0)
         model.conv_post.parametrizations.weight.original0.mul_(4.0)
-    return Hift(prepare_inference(model))
+    return model
+
+
+@pytest.fixture(scope="session")
+def small_hift() -> Hift:
+    torch.manual_seed(1)
+    return Hift(prepare_inference(audible(HiftVocoder(small_hift_config()))))

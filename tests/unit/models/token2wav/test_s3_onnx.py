@@ -1,17 +1,16 @@
 """The ONNX form of the S3 tokenizer: run as it is, or read into the native one."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
-from torch import Tensor, nn
 
 from stepaudio.errors import CheckpointError
 from stepaudio.models.token2wav.s3_onnx import OnnxS3Tokenizer, load_s3_onnx
 from stepaudio.models.token2wav.s3_tokenizer import S3Config, S3Tokenizer
+from tests.unit.models.token2wav.exports import export_tokenizer
 
 CONFIG = S3Config(
     n_mels=8,
@@ -21,17 +20,6 @@ CONFIG = S3Config(
     fsmn_kernel=5,
     codebook_levels=(3, 3, 3),
 )
-
-
-class Encode(nn.Module):
-    """What is exported."""
-
-    def __init__(self, tokenizer: S3Tokenizer) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-
-    def forward(self, feats: Tensor, feats_length: Tensor) -> Tensor:
-        return self.tokenizer.encode(feats, feats_length)[0]
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +35,7 @@ def tokenizer() -> S3Tokenizer:
 @pytest.fixture(scope="module")
 def exported(tokenizer: S3Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "tokenizer.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Encode(tokenizer),
-            (torch.randn(1, 8, 41), torch.tensor([41], dtype=torch.int32)),
-            path,
-            input_names=["feats", "feats_length"],
-            output_names=["indices"],
-            dynamic_axes={"feats": {2: "T"}, "indices": {1: "S"}},
-            opset_version=17,
-            dynamo=False,
-        )
+    export_tokenizer(tokenizer, path)
     return path
 
 

@@ -1,7 +1,6 @@
 """Speaker encoders."""
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from stepaudio.audio.prompt_features import kaldi_fbank
 from stepaudio.errors import CheckpointError, ConfigError
@@ -20,6 +18,7 @@ from stepaudio.models.token2wav.speaker import (
     SpeakerNetwork,
     load_speaker_network,
 )
+from tests.unit.models.token2wav.exports import export_speaker
 
 CONFIG = SpeakerConfig(num_bins=20, channels=6, kernels=(3, 3), dilations=(1, 2), embedding_size=5)
 
@@ -72,35 +71,10 @@ def test_loading(tmp_path: Path, network: SpeakerNetwork) -> None:
         load_speaker_network(tmp_path / "speaker.safetensors", wider)
 
 
-class PublicForm(nn.Module):
-    """Filter bank [1, T, 80] to an embedding, as the public model takes and gives it."""
-
-    def __init__(self, network: SpeakerNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, features: Tensor) -> Tensor:
-        x = features.transpose(1, 2)
-        for layer, norm in zip(self.network.layers, self.network.norms, strict=True):
-            x = torch.relu(norm(layer(x).transpose(1, 2)).transpose(1, 2))
-        variance = (x - x.mean(-1, keepdim=True)).square().mean(-1)
-        return self.network.out(torch.cat([x.mean(-1), (variance + 1e-5).sqrt()], dim=-1))
-
-
 def test_onnx_gives_the_same_embedding(tmp_path: Path) -> None:
     network = SpeakerNetwork(dataclasses.replace(CONFIG, num_bins=80)).eval()
     path = tmp_path / "campplus.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            PublicForm(network),
-            (torch.randn(1, 50, 80),),
-            path,
-            input_names=["input"],
-            dynamic_axes={"input": {1: "T"}},
-            opset_version=17,
-            dynamo=False,
-        )
+    export_speaker(network, path)
     encoder = OnnxSpeakerEncoder(path, embedding_size=5)
     wav = torch.randn(16_000)
     assert encoder.embed(wav).shape == (encoder.embedding_size,)
