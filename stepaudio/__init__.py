@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from stepaudio.conversation import Message
     from stepaudio.generation.sampling import SamplingParams
+    from stepaudio.models.token2wav.token2wav import Token2Wav
     from stepaudio.tasks.asr import Transcriber
     from stepaudio.tasks.dialogue import Dialogue
     from stepaudio.tasks.reply import Reply
@@ -25,6 +26,7 @@ _LAZY = {
     "Reply": "stepaudio.tasks.reply",
     "SamplingParams": "stepaudio.generation.sampling",
     "StepAudio": "stepaudio.tasks.step_audio",
+    "Token2Wav": "stepaudio.models.token2wav.token2wav",
     "Transcriber": "stepaudio.tasks.asr",
     "Transcript": "stepaudio.tasks.transcript",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "Reply",
     "SamplingParams",
     "StepAudio",
+    "Token2Wav",
     "Transcriber",
     "Transcript",
     "__version__",

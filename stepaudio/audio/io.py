@@ -27,6 +27,7 @@ _OUTPUT_FORMATS = {
     ".ogg": ("OGG", "OPUS"),
     ".opus": ("OGG", "OPUS"),
 }
+OUTPUT_SUFFIXES = tuple(_OUTPUT_FORMATS)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def save_audio(path: str | Path, samples: Tensor | Samples, sample_rate: int = S
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _OUTPUT_FORMATS:
-        raise ValueError(f"{path}: the suffix must be one of {', '.join(_OUTPUT_FORMATS)}")
+        raise ValueError(f"{path}: the suffix must be one of {', '.join(OUTPUT_SUFFIXES)}")
     if samples.ndim != 1:
         raise ValueError(f"samples must be mono [samples], got shape {tuple(samples.shape)}")
     values = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else samples

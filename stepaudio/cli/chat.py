@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stepaudio.audio.files import STDIN
 from stepaudio.cli.console import UsageError, accept_any_text, echo, report
 from stepaudio.cli.options import add_model_options, add_sampling_options, load, sampling
+from stepaudio.cli.speech import DEFAULT_VOICE, SpokenAnswers, add_voice_option, check_out
 from stepaudio.errors import StepAudioError, ToolError
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from stepaudio.generation.sampling import SamplingParams
     from stepaudio.tasks.dialogue import Dialogue
     from stepaudio.tasks.reply import Reply
+    from stepaudio.tasks.step_audio import StepAudio
 
 EPILOG = """\
 examples:
   stepaudio chat --model DIR --audio question.wav            spoken question, spoken answer
   stepaudio chat --model DIR --text "Why is the sky blue?"   written question and answer
+  stepaudio chat --model DIR --audio question.wav --out reply.wav --voice emodb03
   stepaudio chat --model DIR --audio a.wav --question "Who speaks?"
   stepaudio chat --model DIR --tools tools.json --audio q.wav --tool-result "17 degrees"
   stepaudio chat --model DIR < turns.txt                     a turn on each line; @FILE is audio
@@ -52,6 +55,8 @@ def add_chat(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--question", metavar="TEXT", help="answer this about the --audio")
     parser.add_argument("--read-aloud", metavar="TEXT", help="speak this text (Base)")
+    parser.add_argument("--out", metavar="FILE", help="write the spoken answers, as .wav or such")
+    add_voice_option(parser, default=DEFAULT_VOICE)
     parser.add_argument("--json", action="store_true", help="one JSON object for each answer")
     add_model_options(parser)
     add_sampling_options(parser)
@@ -68,11 +73,24 @@ def run_chat(args: argparse.Namespace) -> int:
     _check(args)
     tools = _read_tools(args.tools)
     model = load(args)
+    speaker = None if args.out is None else SpokenAnswers.from_arguments(args)
+    status = _answer(args, model, tools, speaker)
+    if speaker is not None and not status:
+        speaker.check()
+    return status
+
+
+def _answer(
+    args: argparse.Namespace,
+    model: StepAudio,
+    tools: list[dict[str, Any]],
+    speaker: SpokenAnswers | None,
+) -> int:
     from stepaudio.tasks.modes import DEFAULTS
 
     if args.read_aloud is not None:
         params = sampling(args, DEFAULTS["read_aloud"].sampling)
-        return _show(args, model.read_aloud(args.read_aloud, params))
+        return _show(args, model.read_aloud(args.read_aloud, params), speaker)
     if args.question is not None:
         params = sampling(args, DEFAULTS["audio_qa"].sampling)
         return _show(args, model.ask(_source(args.audio), args.question, params))
@@ -80,11 +98,11 @@ def run_chat(args: argparse.Namespace) -> int:
     dialogue = model.dialogue(speech=speech, system=args.system, think=args.think, tools=tools)
     params = sampling(args, DEFAULTS["voice_chat" if speech else "chat"].sampling)
     if args.audio is None and args.text is None:
-        return _converse(args, dialogue, params)
+        return _converse(args, dialogue, params, speaker)
     reply = dialogue.say(
         text=args.text, audio=None if args.audio is None else _source(args.audio), params=params
     )
-    _show(args, reply)
+    _show(args, reply, speaker)
     results = list(args.tool_result)
     while results and reply.tool_calls:
         count = len(reply.tool_calls)
@@ -92,7 +110,7 @@ def run_chat(args: argparse.Namespace) -> int:
             raise ToolError(f"the model made {count} calls, but {len(results)} results are left")
         reply = dialogue.answer_tools(results[:count], params)
         del results[:count]
-        _show(args, reply)
+        _show(args, reply, speaker)
     return 0
 
 
@@ -106,6 +124,12 @@ def _check(args: argparse.Namespace) -> None:
     if len(alone) > 1 or (alone and others):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in (alone + others)[:2])
         raise UsageError(f"{names}: these do not go together")
+    if args.voice is not None and args.out is None:
+        raise UsageError("--voice is for speech that is written: add --out FILE")
+    if args.out is not None:
+        check_out(args.out)
+        if args.reply == "text" or args.question is not None:
+            raise UsageError("--out is for spoken answers, but this one is text")
     asks = (args.audio, args.text, args.question, args.read_aloud)
     if all(value is None for value in asks) and (sys.stdin is None or sys.stdin.isatty()):
         raise UsageError("nothing to answer: give --audio FILE or --text TEXT, or pipe turns in")
@@ -114,12 +138,19 @@ def _check(args: argparse.Namespace) -> None:
 def _wants_speech(args: argparse.Namespace, modes: tuple[str, ...]) -> bool:
     if args.reply != "auto":
         return bool(args.reply == "speech")
+    if args.out is not None:
+        return True
     if "chat" not in modes and "voice_chat" in modes:
         return True
     return args.audio is not None and "voice_chat" in modes
 
 
-def _converse(args: argparse.Namespace, dialogue: Dialogue, params: SamplingParams) -> int:
+def _converse(
+    args: argparse.Namespace,
+    dialogue: Dialogue,
+    params: SamplingParams,
+    speaker: SpokenAnswers | None,
+) -> int:
     """Answer every line of standard input; a turn that fails is reported and left out."""
     failed = False
     for line in _turns():
@@ -128,11 +159,10 @@ def _converse(args: argparse.Namespace, dialogue: Dialogue, params: SamplingPara
                 reply = dialogue.say(audio=line[1:].strip(), params=params)
             else:
                 reply = dialogue.say(text=line, params=params)
+            _show(args, reply, speaker)
         except StepAudioError as error:
             failed = True
             report(str(error))
-            continue
-        _show(args, reply)
     return 1 if failed else 0
 
 
@@ -142,10 +172,13 @@ def _turns() -> Iterator[str]:
             yield line.strip()
 
 
-def _show(args: argparse.Namespace, reply: Reply) -> int:
+def _show(args: argparse.Namespace, reply: Reply, speaker: SpokenAnswers | None = None) -> int:
     from stepaudio.cli.replies import render_reply
 
-    echo(render_reply(reply, as_json=args.json, model=args.model, file=args.audio))
+    about = {"model": args.model, "file": args.audio, "out": args.out}
+    echo(render_reply(reply, as_json=args.json, **about))
+    if speaker is not None:
+        speaker.add(reply.codes)
     return 0
 
 

@@ -19,6 +19,7 @@ from stepaudio.cli.chat import EPILOG as CHAT_EPILOG
 from stepaudio.cli.chat import add_chat, run_chat
 from stepaudio.cli.console import UsageError, abandon_stdout, report
 from stepaudio.cli.listen import add_caption, add_translate, run_caption, run_translate
+from stepaudio.cli.speech import RESYNTH_EPILOG, add_resynth, run_resynth
 from stepaudio.errors import StepAudioError
 
 EXIT_FAILED = 1
@@ -132,6 +133,15 @@ def _add_conversation(commands: argparse._SubParsersAction[_Parser]) -> None:
             description="Describe recordings that fit the model's context.",
         )
     )
+    add_resynth(
+        commands.add_parser(
+            "resynth",
+            help="turn a recording into audio tokens and back into sound",
+            description="Turn a recording into audio tokens and speak them.",
+            epilog=RESYNTH_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
 
 
 def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -185,6 +195,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "chat": run_chat,
     "translate": run_translate,
     "caption": run_caption,
+    "resynth": run_resynth,
     "verify": _verify,
 }
 

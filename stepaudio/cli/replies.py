@@ -17,10 +17,11 @@ def render_reply(reply: Reply, *, as_json: bool, **about: Any) -> str:
     Args:
         reply: what was answered.
         as_json: one JSON object on one line instead of text.
-        **about: further entries of the object, such as the file; None is left out.
+        **about: further entries of the object, such as the file; None is left out. Text names
+            `out`, the file with the sound, instead of the codes.
     """
     if not as_json:
-        return _as_text(reply)
+        return _as_text(reply, about.get("out"))
     values = {name: value for name, value in about.items() if value is not None}
     values |= reply_values(reply)
     return json.dumps(values, ensure_ascii=False) + "\n"
@@ -50,7 +51,7 @@ def reply_values(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _as_text(reply: Reply) -> str:
+def _as_text(reply: Reply, out: str | None) -> str:
     lines = [reply.text] if reply.text else []
     for call in reply.tool_calls:
         lines.append(f"[calls {call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}]")
@@ -58,5 +59,6 @@ def _as_text(reply: Reply) -> str:
         lines.append(f"[unreadable tool call: {reply.tool_error}]")
     if reply.mode == "speech":
         seconds = len(reply.codes) / CODES_PER_SECOND
-        lines.append(f"[{seconds:.2f} s of speech: {len(reply.codes)} audio codes, see --json]")
+        where = f"{len(reply.codes)} audio codes, see --json" if out is None else out
+        lines.append(f"[{seconds:.2f} s of speech: {where}]")
     return "\n".join(lines) + "\n"

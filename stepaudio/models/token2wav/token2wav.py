@@ -113,15 +113,22 @@ class Token2Wav:
         """16 kHz mono speech [samples] to audio tokens, int64 [n]."""
         return self.voices.encoders.tokenizer.tokenize(wav)
 
-    def prepare_voice(self, source: AudioSource | VoicePrompt) -> SpeechVoice:
+    def prepare_voice(
+        self, source: AudioSource | VoicePrompt, *, name: str | None = None
+    ) -> SpeechVoice:
         """Prepare a voice from a recording, or from features of one.
+
+        Args:
+            source: path, encoded bytes or binary file object, or the features.
+            name: how errors name the recording; its path if omitted.
 
         Raises:
             AudioLoadError: the recording cannot be read.
             VoiceError: it is too short, silent, clipped, or of an unsupported sample rate.
         """
-        prompt = source if isinstance(source, VoicePrompt) else self.voices.prepare(source)
-        return SpeechVoice(self._mel.prepare(prompt))
+        if not isinstance(source, VoicePrompt):
+            source = self.voices.prepare(source, name=name)
+        return SpeechVoice(self._mel.prepare(source))
 
     @torch.no_grad()
     def synthesize(
