@@ -70,23 +70,6 @@ def take_tail(extended: Tensor, counts: Tensor, size: int) -> Tensor:
     return extended.gather(-1, index.expand(*extended.shape[:-1], size))
 
 
-def extend_left(left: KeyValues, new: KeyValues, counts: Tensor) -> KeyValues:
-    """Last positions of `left` and the valid part of `new`, as many as `left` has.
-
-    Args:
-        left: positions before this call, the newest one last.
-        new: positions of this call.
-        counts: [B], how many of them are valid.
-    """
-    index = counts[:, None, None, None] + torch.arange(left.length, device=counts.device)[:, None]
-
-    def take(old: Tensor, added: Tensor) -> Tensor:
-        both = torch.cat([old, added], dim=-2)
-        return both.gather(-2, index.expand(old.shape))
-
-    return KeyValues(take(left.keys, new.keys), take(left.values, new.values))
-
-
 def attend(
     q_BHTK: Tensor,
     k_BHSK: Tensor,

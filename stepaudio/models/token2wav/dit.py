@@ -143,17 +143,17 @@ class DiTBlock(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        time_BD: Tensor,
+        modulation_BE: Tensor,
         past: Sequence[tuple[Tensor, Tensor]],
         tails: Tensor,
         visible: Tensor | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Apply the block; `time_BD` may have one row for the whole batch.
+        """Apply the block; `modulation_BE` is what `adaLN_modulation` gives, E = 9 * D.
 
         Returns:
             Output [B, T, D]; keys, values and extended convolution inputs of this call.
         """
-        modulation = self.adaLN_modulation(time_BD).chunk(9, dim=-1)
+        modulation = modulation_BE.chunk(9, dim=-1)
         attn, mlp, conv = modulation[:3], modulation[3:6], modulation[6:]
         out, k, v = self.attn(_modulate(x_BTD, *attn[:2]), past, visible)
         x_BTD = x_BTD + attn[2][:, None] * out
@@ -172,9 +172,27 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.linear = nn.Linear(width, config.out_channels)
 
-    def forward(self, x_BTD: Tensor, time_BD: Tensor) -> Tensor:
-        """Map [B, T, D] to [B, T, C]."""
-        return self.linear(_modulate(x_BTD, *self.adaLN_modulation(time_BD).chunk(2, dim=-1)))
+    def forward(self, x_BTD: Tensor, modulation_BE: Tensor) -> Tensor:
+        """Map [B, T, D] to [B, T, C]; `modulation_BE` is what `adaLN_modulation` gives."""
+        return self.linear(_modulate(x_BTD, *modulation_BE.chunk(2, dim=-1)))
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """What times do to the layers, one row for each time or one for the whole batch.
+
+    Attributes:
+        blocks: [B, 9 * D] of every block.
+        final: [B, 2 * D].
+    """
+
+    blocks: tuple[Tensor, ...]
+    final: Tensor
+
+    def rows(self) -> list[Modulation]:
+        """One for each time."""
+        parts = [tensor.split(1) for tensor in (*self.blocks, self.final)]
+        return [Modulation(tuple(row[:-1]), row[-1]) for row in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -231,11 +249,20 @@ class DiT(nn.Module):
         zero = self.in_proj.weight.new_zeros(())
         return EstimatorPast(zero.expand(config.depth, batch, 2, config.hidden_size, CONV_TAIL))
 
+    def modulation(self, t_B: Tensor) -> Modulation:
+        """What times between 0 and 1 do to the layers; the same for every call at these times."""
+        time = self.t_embedder(t_B)
+        layers = [
+            layer.get_submodule("adaLN_modulation") for layer in (*self.blocks, self.final_layer)
+        ]
+        *blocks, final = (layer(time) for layer in layers)
+        return Modulation(tuple(blocks), final)
+
     def forward(
         self,
         x_BCT: Tensor,
         condition: Condition,
-        t_B: Tensor,
+        t_B: Tensor | Modulation,
         past: EstimatorPast,
         visible: Tensor | None = None,
     ) -> tuple[Tensor, EstimatorTrace]:
@@ -244,7 +271,7 @@ class DiT(nn.Module):
         Args:
             x_BCT: noisy mel.
             condition: encoder output, speaker and known mel.
-            t_B: time of each row, or one for all, between 0 and 1.
+            t_B: time of each row, or one for all, between 0 and 1; or what `modulation` gave.
             past: memory of earlier calls at this time.
             visible: [B or 1, 1, T, S]; None: every frame sees every frame.
 
@@ -253,11 +280,14 @@ class DiT(nn.Module):
         """
         speaker = condition.speaker[..., None].expand_as(x_BCT)
         x = torch.cat([x_BCT, condition.mu, speaker, condition.mel], dim=1).mT
-        x, time = self.in_proj(x), self.t_embedder(t_B)
+        x = self.in_proj(x)
+        modulation = t_B if isinstance(t_B, Modulation) else self.modulation(t_B)
         traces = []
         for index, block in enumerate(self.blocks):
             earlier = [(part.keys[index], part.values[index]) for part in past.parts]
-            x, trace = block(x, time, earlier, past.tails[index], visible)
+            tails = past.tails[index]
+            x, trace = block(x, modulation.blocks[index], earlier, tails, visible)
             traces.append(trace)
         keys, values, conv = (torch.stack(tensors) for tensors in zip(*traces, strict=True))
-        return self.final_layer(x, time).mT, EstimatorTrace(conv, KeyValues(keys, values))
+        velocity = self.final_layer(x, modulation.final).mT
+        return velocity, EstimatorTrace(conv, KeyValues(keys, values))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,13 @@ from torch.nn import functional as F
 from stepaudio.errors import AudioTokenError
 from stepaudio.models.token2wav.conformer import EncoderPast, EncoderTrace, UpsampleConformer
 from stepaudio.models.token2wav.context import View
-from stepaudio.models.token2wav.dit import Condition, DiT, EstimatorPast, EstimatorTrace
+from stepaudio.models.token2wav.dit import (
+    Condition,
+    DiT,
+    EstimatorPast,
+    EstimatorTrace,
+    Modulation,
+)
 from stepaudio.models.token2wav.flow_config import FlowConfig, SamplerConfig
 
 
@@ -56,7 +63,7 @@ class VelocityField(nn.Module):
         self,
         x_BCT: Tensor,
         condition: Condition,
-        t: Tensor,
+        t: Tensor | Modulation,
         past: EstimatorPast,
         visible: Tensor | None = None,
         *,
@@ -65,7 +72,8 @@ class VelocityField(nn.Module):
         """Guided velocity, (1 + rate) * conditional - rate * unconditional.
 
         With guidance the estimator sees a batch of 2B, its second half without condition; `past`
-        and the trace have as many rows. Without, there is no second half. `t` has B rows or one.
+        and the trace have as many rows, and `t` has one. Without, there is no second half, and `t`
+        may have B rows.
         """
         if cfg_rate == 0:
             return self.estimator(x_BCT, condition, t, past, visible)
@@ -77,7 +85,6 @@ class VelocityField(nn.Module):
         )
         if visible is not None and visible.shape[0] > 1:
             visible = visible.repeat(2, 1, 1, 1)
-        t = t.repeat(2) if t.shape[0] > 1 else t
         velocity, trace = self.estimator(x_BCT.repeat(2, 1, 1), both, t, past, visible)
         conditional, unconditional = velocity.chunk(2)
         return (1 + cfg_rate) * conditional - cfg_rate * unconditional, trace
@@ -112,18 +119,25 @@ class Flow(nn.Module):
         hidden, trace = self.encoder(embedded, num_valid, past, views)
         return self.encoder_proj(hidden).mT, trace
 
+    def steps(self) -> list[tuple[float, Modulation]]:
+        """Length of every Euler step, and what its time does to the estimator."""
+        times = euler_times(self.config.sampler)
+        weight = self.encoder_proj.weight
+        t = torch.tensor(times[:-1], device=weight.device, dtype=weight.dtype)
+        lengths = [until - time for time, until in pairwise(times)]
+        return list(zip(lengths, self.decoder.estimator.modulation(t).rows(), strict=True))
+
     def guided_velocity(
         self,
         x_BCT: Tensor,
         condition: Condition,
-        time: float,
+        time: Modulation,
         past: EstimatorPast,
         visible: Tensor | None = None,
     ) -> tuple[Tensor, EstimatorTrace]:
-        """Velocity at one time of all rows, guided as the sampler says; see `VelocityField`."""
-        t = torch.full((1,), time, device=x_BCT.device, dtype=x_BCT.dtype)
+        """Velocity at the time of a step, guided as the sampler says; see `VelocityField`."""
         rate = self.config.sampler.cfg_rate
-        return self.decoder(x_BCT, condition, t, past, visible, cfg_rate=rate)
+        return self.decoder(x_BCT, condition, time, past, visible, cfg_rate=rate)
 
     def empty_estimator_past(self, batch: int) -> EstimatorPast:
         """Past of `guided_velocity` for so many sequences that have just begun."""

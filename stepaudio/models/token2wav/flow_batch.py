@@ -7,14 +7,15 @@ a batch of N sessions they are [L, G * N, ...], all first rows before all second
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stepaudio.models.token2wav.conformer import EncoderPast
+from stepaudio.models.token2wav.conformer import EncoderPast, EncoderTrace
 from stepaudio.models.token2wav.context import KeyValues
-from stepaudio.models.token2wav.dit import EstimatorPast
+from stepaudio.models.token2wav.dit import EstimatorPast, EstimatorTrace
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
@@ -24,12 +25,17 @@ def _stacked(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(tensors), dim=2).flatten(1, 2)
 
 
+def _padded(tensor: Tensor, size: int) -> Tensor:
+    missing = size - tensor.shape[-2]
+    return F.pad(tensor, (0, 0, 0, missing)) if missing else tensor  # padding by nothing copies
+
+
 def _stacked_parts(parts: Sequence[KeyValues]) -> KeyValues:
     """Stack, with zeros behind the shorter ones."""
     longest = max(part.length for part in parts)
 
     def stack(tensors: Sequence[Tensor]) -> Tensor:
-        return _stacked([F.pad(x, (0, 0, 0, longest - x.shape[-2])) for x in tensors])
+        return _stacked([_padded(tensor, longest) for tensor in tensors])
 
     return KeyValues(stack([p.keys for p in parts]), stack([p.values for p in parts]))
 
@@ -54,27 +60,59 @@ def stack_estimator(
     )
 
 
-def _row(tensor: Tensor, n: int, num_sessions: int) -> Tensor:
-    return tensor.unflatten(1, (-1, num_sessions))[:, :, n].clone()
+@dataclass(frozen=True)
+class Row:
+    """One session of a batch: which one of how many, and its valid tokens or frames."""
+
+    index: int
+    num_sessions: int
+    count: int
+
+    def scaled(self, factor: int) -> Row:
+        """The same at `factor` times the rate."""
+        return Row(self.index, self.num_sessions, self.count * factor)
+
+    def of(self, batch: Tensor) -> Tensor:
+        """View [L, G, ...] of the session in [L, G * N, ...]."""
+        return batch.unflatten(1, (-1, self.num_sessions))[:, :, self.index]
+
+    def tail(self, extended: Tensor, size: int) -> Tensor:
+        """The last columns before the end of the valid part, [..., size + T] to [..., size]."""
+        return extended[..., self.count : self.count + size].clone()
+
+    def behind(self, left: KeyValues, new: KeyValues) -> KeyValues:
+        """As many last positions as `left` has, of `left` and the valid ones of the batch."""
+        return KeyValues(
+            self._last(left.keys, self.of(new.keys)), self._last(left.values, self.of(new.values))
+        )
+
+    def _last(self, left: Tensor, new: Tensor) -> Tensor:
+        size = left.shape[-2]
+        kept = left[..., min(self.count, size) :, :]
+        # A copy in any case: no session keeps the memory of others alive.
+        return torch.cat([kept, new[..., max(self.count - size, 0) : self.count, :]], dim=-2)
 
 
-def _parts_row(parts: Sequence[KeyValues], n: int, num_sessions: int) -> tuple[KeyValues, ...]:
-    return tuple(
-        KeyValues(_row(p.keys, n, num_sessions), _row(p.values, n, num_sessions)) for p in parts
-    )
+def encoder_behind(row: Row, past: EncoderPast, trace: EncoderTrace, factor: int) -> EncoderPast:
+    """Memory of one session after a call of a batch.
 
-
-def encoder_row(past: EncoderPast, n: int) -> EncoderPast:
-    """Memory of one session of a batch, as a copy that keeps no other alive."""
-    rows = past.lookahead.shape[0]
+    Args:
+        row: the session, with its tokens.
+        past: its memory before the call.
+        trace: what the call left of all sessions.
+        factor: frames for every token.
+    """
+    frames = row.scaled(factor)
+    mine = slice(row.index, row.index + 1)
     return EncoderPast(
-        past.lookahead[n : n + 1].clone(),
-        past.upsample[n : n + 1].clone(),
-        _parts_row(past.tokens, n, rows),
-        _parts_row(past.frames, n, rows),
+        row.tail(trace.lookahead[mine], past.lookahead.shape[-1]),
+        frames.tail(trace.upsample[mine], past.upsample.shape[-1]),
+        (row.behind(past.tokens[0], trace.tokens),),
+        (frames.behind(past.frames[0], trace.frames),),
     )
 
 
-def estimator_row(past: EstimatorPast, n: int, num_sessions: int) -> EstimatorPast:
-    """Memory of one session of a batch, as a copy that keeps no other alive."""
-    return EstimatorPast(_row(past.tails, n, num_sessions), _parts_row(past.parts, n, num_sessions))
+def estimator_behind(row: Row, past: EstimatorPast, trace: EstimatorTrace) -> EstimatorPast:
+    """The same of the estimator at one time; `row` counts frames."""
+    tails = row.tail(row.of(trace.conv), past.tails.shape[-1])
+    return EstimatorPast(tails, (row.behind(past.parts[0], trace.new),))

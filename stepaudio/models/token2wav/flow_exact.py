@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,13 +23,14 @@ from torch.nn import functional as F
 
 from stepaudio.errors import AudioTokenError
 from stepaudio.models.token2wav.chunks import ChunkSchedule, Spans, context_view, prompt_view
-from stepaudio.models.token2wav.conformer import EncoderPast, EncoderTrace
-from stepaudio.models.token2wav.context import KeyValues, View, extend_left, take_tail
-from stepaudio.models.token2wav.dit import Condition, EstimatorPast, EstimatorTrace
-from stepaudio.models.token2wav.flow import Flow, VoicePrompt, euler_times
+from stepaudio.models.token2wav.conformer import EncoderPast
+from stepaudio.models.token2wav.context import KeyValues, View
+from stepaudio.models.token2wav.dit import Condition, EstimatorPast
+from stepaudio.models.token2wav.flow import Flow, VoicePrompt
 from stepaudio.models.token2wav.flow_batch import (
-    encoder_row,
-    estimator_row,
+    Row,
+    encoder_behind,
+    estimator_behind,
     stack_encoder,
     stack_estimator,
 )
@@ -98,7 +98,6 @@ class ExactMelDecoder:
         self._schedule = ChunkSchedule(
             streaming.first_chunk_tokens, streaming.chunk_tokens, streaming.left_context_tokens
         )
-        self._times = list(pairwise(euler_times(flow.config.sampler)))
 
     @torch.no_grad()
     def prepare(self, prompt: VoicePrompt) -> ExactVoice:
@@ -118,16 +117,22 @@ class ExactMelDecoder:
         lens = torch.tensor([size], device=flow.device)
         view, frame_view = prompt_view(lens, size), prompt_view(lens * factor, size * factor)
         padded = F.pad(prompt.tokens, (0, flow.config.lookahead_tokens))[None]
-        mu, trace = flow.encode(padded, lens, flow.encoder.empty_past(1), (view, frame_view))
-        encoder = self._encoder_past(trace, lens, trace.tokens, trace.frames)
+        past = flow.encoder.empty_past(1)
+        mu, trace = flow.encode(padded, lens, past, (view, frame_view))
+        encoder = EncoderPast(
+            trace.lookahead[..., -past.lookahead.shape[-1] :].clone(),
+            trace.upsample[..., -past.upsample.shape[-1] :].clone(),
+            (trace.tokens,),
+            (trace.frames,),
+        )
         condition = Condition(mu, speaker, prompt.mel[None])
         x = self._noise([flow.config.sampler.noise_seed + _PROMPT_NOISE], [0], mu)
-        estimator = []
-        for time, until in self._times:
-            past = flow.empty_estimator_past(1)
-            velocity, left = flow.guided_velocity(x, condition, time, past, frame_view.visible)
-            x = x + (until - time) * velocity
-            estimator.append(self._estimator_past(left, lens * factor, left.new))
+        start, estimator = flow.empty_estimator_past(1), []
+        for length, time in flow.steps():
+            velocity, left = flow.guided_velocity(x, condition, time, start, frame_view.visible)
+            x = x + length * velocity
+            tails = left.conv[..., -start.tails.shape[-1] :].clone()
+            estimator.append(EstimatorPast(tails, (left.new,)))
         return ExactVoice(size, speaker[0], encoder, tuple(estimator))
 
     def init_state(self, voice: ExactVoice, *, seed: int | None = None) -> ExactState:
@@ -217,40 +222,38 @@ class ExactMelDecoder:
         """Decode a batch of sessions, each at its own position."""
         flow, states = self.flow, [item.state for item in work]
         factor = flow.config.frames_per_token
-        spans, views = self._views(work)
+        rows = [Row(n, len(work), item.count) for n, item in enumerate(work)]
+        frame_rows = [row.scaled(factor) for row in rows]
+        views = self._views(work)
         past = stack_encoder([s.encoder for s in states], [s.voice.encoder for s in states])
         mu, trace = flow.encode(*self._windows(work), past, views)
-        frame_counts = spans.counts * factor
-        encoder = self._encoder_past(
-            trace,
-            spans.counts,
-            extend_left(past.tokens[1], trace.tokens, spans.counts),
-            extend_left(past.frames[1], trace.frames, frame_counts),
-        )
+        encoders = [
+            encoder_behind(row, state.encoder, trace, factor)
+            for row, state in zip(rows, states, strict=True)
+        ]
         speaker = torch.stack([state.voice.speaker for state in states])
         condition = Condition(mu, speaker, torch.zeros_like(mu))
         seeds = [state.seed + _SPEECH_NOISE for state in states]
         x = self._noise(seeds, [state.num_tokens * factor for state in states], mu)
-        counts = frame_counts.repeat(flow.guidance_rows)
-        memories = []
-        for k, (time, until) in enumerate(self._times):
+        memories: list[list[EstimatorPast]] = [[] for _ in work]
+        for k, (length, time) in enumerate(flow.steps()):
             memory = stack_estimator(
                 [state.estimator[k] for state in states],
                 [state.voice.estimator[k] for state in states],
             )
             velocity, made = flow.guided_velocity(x, condition, time, memory, views[1].visible)
-            x = x + (until - time) * velocity
-            kept = extend_left(memory.parts[1], made.new, counts)
-            memories.append(self._estimator_past(made, counts, kept))
+            x = x + length * velocity
+            for row, state, kept in zip(frame_rows, states, memories, strict=True):
+                kept.append(estimator_behind(row, state.estimator[k], made))
         return [
             (
-                x[n, :, : item.count * factor].clone(),
+                x[n, :, : frame_rows[n].count].clone(),
                 replace(
                     item.state,
                     num_tokens=item.state.num_tokens + item.count,
                     pending=item.state.pending[item.count :],
-                    encoder=encoder_row(encoder, n),
-                    estimator=tuple(estimator_row(m, n, len(work)) for m in memories),
+                    encoder=encoders[n],
+                    estimator=tuple(memories[n]),
                 ),
             )
             for n, item in enumerate(work)
@@ -264,8 +267,8 @@ class ExactMelDecoder:
         tokens = torch.stack([F.pad(w, (0, size - len(w))) for w in windows])
         return tokens, torch.tensor([len(w) for w in windows], device=tokens.device)
 
-    def _views(self, work: Sequence[_Work]) -> tuple[Spans, tuple[View, View]]:
-        """Positions of every session, and what its tokens and frames see."""
+    def _views(self, work: Sequence[_Work]) -> tuple[View, View]:
+        """What tokens and frames of every session see."""
         device, factor = self.flow.device, self.flow.config.frames_per_token
         prompts = [item.state.voice.num_tokens for item in work]
         counts = [item.count for item in work]
@@ -276,7 +279,7 @@ class ExactMelDecoder:
         )
         sizes = max(prompts), self._schedule.left, max(counts)
         frame_sizes = sizes[0] * factor, sizes[1] * factor, sizes[2] * factor
-        return spans, (
+        return (
             context_view(self._schedule, spans, *sizes),
             context_view(self._schedule.scaled(factor), spans.scaled(factor), *frame_sizes),
         )
@@ -284,26 +287,6 @@ class ExactMelDecoder:
     def _noise(self, seeds: Sequence[int], starts: Sequence[int], like: Tensor) -> Tensor:
         shape = (like.shape[1], like.shape[2])
         return positional_noise(seeds, starts, shape, like.device).to(like.dtype)
-
-    def _encoder_past(
-        self, trace: EncoderTrace, counts: Tensor, tokens: KeyValues, frames: KeyValues
-    ) -> EncoderPast:
-        """What to remember after so many valid tokens in each row."""
-        empty = self.flow.encoder.empty_past(1)
-        frame_counts = counts * self.flow.config.frames_per_token
-        return EncoderPast(
-            take_tail(trace.lookahead, counts, empty.lookahead.shape[-1]),
-            take_tail(trace.upsample, frame_counts, empty.upsample.shape[-1]),
-            (tokens,),
-            (frames,),
-        )
-
-    def _estimator_past(
-        self, trace: EstimatorTrace, counts: Tensor, kept: KeyValues
-    ) -> EstimatorPast:
-        """What to remember after so many valid frames in each row of the estimator."""
-        size = self.flow.empty_estimator_past(1).tails.shape[-1]
-        return EstimatorPast(take_tail(trace.conv, counts[:, None], size), (kept,))
 
     def _empty(self, num_tokens: int) -> tuple[EncoderPast, tuple[EstimatorPast, ...]]:
         """Zeros in place of so many tokens of one session."""
@@ -328,5 +311,5 @@ class ExactMelDecoder:
         tails = flow.encoder.empty_past(1)
         return (
             EncoderPast(tails.lookahead, tails.upsample, parts[0], parts[1]),
-            (EstimatorPast(past.tails, (kept,)),) * len(self._times),
+            (EstimatorPast(past.tails, (kept,)),) * flow.config.sampler.num_steps,
         )

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,9 +20,9 @@ from torch.nn import functional as F
 
 from stepaudio.errors import AudioTokenError
 from stepaudio.models.token2wav.conformer import EncoderPast
-from stepaudio.models.token2wav.context import KeyValues, View, full_view, take_tail
+from stepaudio.models.token2wav.context import KeyValues, View, full_view
 from stepaudio.models.token2wav.dit import Condition, EstimatorPast, EstimatorTrace
-from stepaudio.models.token2wav.flow import Flow, VoicePrompt, euler_times
+from stepaudio.models.token2wav.flow import Flow, VoicePrompt
 from stepaudio.models.token2wav.noise import positional_noise
 
 NoiseSource = Callable[[Sequence[int], Sequence[int], tuple[int, int], torch.device], Tensor]
@@ -65,7 +64,6 @@ class ReferenceMelDecoder:
         """Decode with the weights of `flow`; `noise` is called like `positional_noise`."""
         self.flow = flow
         self._noise = noise
-        self._times = list(pairwise(euler_times(flow.config.sampler)))
 
     @torch.no_grad()
     def generate(self, tokens: Tensor, voice: ReferenceVoice, *, seed: int | None = None) -> Tensor:
@@ -91,9 +89,9 @@ class ReferenceMelDecoder:
         known = F.pad(prompt.mel, (0, mu.shape[-1] - prompt.mel.shape[-1]))[None]
         x = self._initial(self._seed(seed), 0, mu)
         condition = Condition(mu, flow.speaker(prompt.speaker[None]), known)
-        for time, until in self._times:
-            past_then = flow.empty_estimator_past(1)
-            x = x + (until - time) * flow.guided_velocity(x, condition, time, past_then)[0]
+        start = flow.empty_estimator_past(1)
+        for length, time in flow.steps():
+            x = x + length * flow.guided_velocity(x, condition, time, start)[0]
         return x[0, :, prompt.mel.shape[-1] :]
 
     @torch.no_grad()
@@ -115,7 +113,7 @@ class ReferenceMelDecoder:
             flow.config.sampler.noise_seed,
             prompt.tokens[:0],
             flow.encoder.empty_past(1),
-            tuple(flow.empty_estimator_past(1) for _ in self._times),
+            (flow.empty_estimator_past(1),) * flow.config.sampler.num_steps,
         )
         fake = torch.cat([prompt.tokens, prompt.tokens[:lookahead]])[None]
         return ReferenceVoice(prompt, self._decode(fake, fake.shape[1], start, prompt.mel[None])[1])
@@ -176,12 +174,9 @@ class ReferenceMelDecoder:
         views = self._views(size, past.tokens[0].length if past.tokens else 0)
         valid = torch.tensor([num_valid], device=flow.device)
         mu, trace = flow.encode(tokens, valid, past, views)
-        counts = torch.tensor([size], device=flow.device)
         encoder = EncoderPast(
-            take_tail(trace.lookahead, counts, past.lookahead.shape[-1]),
-            take_tail(
-                trace.upsample, counts * flow.config.frames_per_token, past.upsample.shape[-1]
-            ),
+            trace.lookahead[..., -past.lookahead.shape[-1] :].clone(),
+            trace.upsample[..., -past.upsample.shape[-1] :].clone(),
             (_joined(*past.tokens, trace.tokens),),
             (_joined(*past.frames, trace.frames),),
         )
@@ -191,9 +186,9 @@ class ReferenceMelDecoder:
         # The public code takes the noise from where its trimmed cache ends.
         x = self._initial(state.seed, cached[0].length if cached else 0, mu)
         memories = []
-        for (time, until), memory in zip(self._times, state.estimator, strict=True):
+        for (length, time), memory in zip(flow.steps(), state.estimator, strict=True):
             velocity, left = flow.guided_velocity(x, condition, time, memory)
-            x = x + (until - time) * velocity
+            x = x + length * velocity
             memories.append(self._trimmed(memory, left, state.prompt.mel.shape[-1]))
         return x[0], replace(state, encoder=encoder, estimator=tuple(memories))
 
@@ -211,7 +206,7 @@ class ReferenceMelDecoder:
                     for x in (cache.keys, cache.values)
                 )
             )
-        return EstimatorPast(trace.conv[..., -memory.tails.shape[-1] :], (cache,))
+        return EstimatorPast(trace.conv[..., -memory.tails.shape[-1] :].clone(), (cache,))
 
     def _padded(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [1, n + lookahead] of a sequence that ends, and the number of true ones."""
