@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from stepaudio.errors import ConfigError
 from stepaudio.models.config import AudioEncoderConfig, TextConfig
-from stepaudio.text.vocab import AUDIO_PATCH, AUDIO_START, PUBLIC_IDS
+from stepaudio.text.vocab import AUDIO_PATCH, AUDIO_START, ENDOFTEXT, EOT, IM_END, PUBLIC_IDS
 
 MODEL_TYPE = "step_audio_2"
 FORMAT_VERSION = 1  # of our additions to the checkpoint; public files have none
@@ -28,6 +28,23 @@ _TEXT_FIELDS = frozenset(f.name for f in dataclasses.fields(TextConfig)) - {"tor
 _WINDOW_FIELDS = frozenset({"use_sliding_window", "sliding_window", "max_window_layers"})
 # Fields that transformers writes into every nested configuration.
 _HF_FIELDS = frozenset(PreTrainedConfig().to_dict()) | {"auto_map", "_attn_implementation"}
+# The same of transformers 4, whose configurations also held what generation needs.
+_HF4_FIELDS = frozenset(
+    """
+    _attn_implementation_autoset add_cross_attention attention_dropout bad_words_ids
+    begin_suppress_tokens bos_token_id cross_attention_hidden_size decoder_start_token_id
+    diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size eos_token_id
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
+    is_decoder length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams
+    num_return_sequences output_scores pad_token_id prefix pruned_heads remove_invalid_values
+    repetition_penalty return_dict_in_generate sep_token_id suppress_tokens task_specific_params
+    temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p
+    torchscript typical_p use_bfloat16 use_cache
+    """.split()
+)
+# End tokens of the public vocabulary. The reference adds them to those of the file, which may name
+# ``<|endoftext|>`` alone (specification, section 6).
+_PUBLIC_STOPS = frozenset(PUBLIC_IDS[name] for name in (ENDOFTEXT, IM_END, EOT))
 
 
 class StepAudioConfig(PreTrainedConfig):
@@ -81,6 +98,8 @@ class StepAudioConfig(PreTrainedConfig):
         self.modes: list[str] | None = None if modes is None else list(modes)
         self.audio_start_token_id = kwargs.pop("audio_start_token_id", PUBLIC_IDS[AUDIO_START])
         self.audio_patch_token_id = kwargs.pop("audio_patch_token_id", PUBLIC_IDS[AUDIO_PATCH])
+        if self.audio_start_token_id == PUBLIC_IDS[AUDIO_START] < self.vocab_size:
+            self.eos_token_id = sorted(_PUBLIC_STOPS.union(self.text_config.stop_ids))
         self.format_version = kwargs.pop("format_version", FORMAT_VERSION)
         self.weights_sha256 = kwargs.pop("weights_sha256", None)
         derived = [k for k in kwargs if _is_read_only(type(self), k)]
@@ -223,7 +242,8 @@ def _section(kind: type[_Kind], values: _Kind | Mapping[str, Any]) -> _Kind:
     known = {f.name for f in dataclasses.fields(kind)}
     if "torch_dtype" in known and "dtype" in values:
         values = {"torch_dtype": values["dtype"], **values}
-    return kind.from_dict({k: v for k, v in values.items() if k in known or k not in _HF_FIELDS})
+    silent = (_HF_FIELDS | _HF4_FIELDS) - known
+    return kind.from_dict({k: v for k, v in values.items() if k not in silent})
 
 
 def _is_read_only(kind: type, name: str) -> bool:

@@ -29,7 +29,7 @@ PUBLIC: dict[str, Any] = {
         "max_seq_len": 16384,
         "vocab_size": 158720,
         "rms_norm_eps": 1e-06,
-        "eos_token_id": 151643,
+        "eos_token_id": [151643, 151645, 151665],
         "pad_token_id": 151643,
         "rope_theta": 1000000.0,
         "max_position_embeddings": 16384,
@@ -114,6 +114,24 @@ def test_dtype_is_read_under_both_names() -> None:
     values["text_config"] = {k: v for k, v in text(dtype="float16").items() if k != "torch_dtype"}
     written = StepAudioConfig(**values).to_dict()
     assert written["torch_dtype"] == written["text_config"]["torch_dtype"] == "float16"
+
+
+def test_every_end_token_of_the_public_vocabulary_ends_a_generation() -> None:
+    nested = StepAudioConfig(**PUBLIC | {"text_config": text(eos_token_id=151643)})
+    flat = {k: v for k, v in PUBLIC.items() if k != "text_config"} | text(eos_token_id=[151645])
+    for config in (nested, StepAudioConfig(**flat)):
+        assert config.text_config.stop_ids == (151643, 151645, 151665)
+        assert config.to_dict()["text_config"]["eos_token_id"] == [151643, 151645, 151665]
+    own = {"audio_start_token_id": 200, "audio_patch_token_id": 202}
+    config = StepAudioConfig(**PUBLIC | {"text_config": text(eos_token_id=7)}, **own)
+    assert config.text_config.stop_ids == (7,)
+
+
+def test_fields_that_transformers_4_writes_into_every_section_say_nothing() -> None:
+    written = {"tie_word_embeddings": False, "max_length": 20, "bos_token_id": None, "top_k": 50}
+    sections = ("text_config", "audio_encoder_config")
+    values = PUBLIC | {section: PUBLIC[section] | written for section in sections}
+    assert StepAudioConfig(**values) == StepAudioConfig(**PUBLIC)
 
 
 @pytest.mark.parametrize(
