@@ -9,6 +9,7 @@ call), H heads, K head width, D width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +69,16 @@ def take_tail(extended: Tensor, counts: Tensor, size: int) -> Tensor:
     """
     index = counts[:, None, None] + torch.arange(size, device=extended.device)
     return extended.gather(-1, index.expand(*extended.shape[:-1], size))
+
+
+def additive_mask(visible: Tensor | None, like: Tensor) -> Tensor | None:
+    """Zeros and minus infinities of the type of `like` for a boolean mask; None stays None.
+
+    Attention makes them of a boolean one at every call; many layers can share one.
+    """
+    if visible is None:
+        return None
+    return torch.zeros_like(visible, dtype=like.dtype).masked_fill(~visible, -math.inf)
 
 
 def attend(

@@ -26,8 +26,11 @@ _NORM_EPS = 1e-6
 
 
 def _modulate(x_BTD: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
-    x_BTD = F.layer_norm(x_BTD, x_BTD.shape[-1:], eps=_NORM_EPS)
-    return x_BTD * (1 + scale_BD[:, None]) + shift_BD[:, None]
+    size = x_BTD.shape[-1:]
+    if len(scale_BD) == 1:  # one time for all rows: one operation instead of three
+        return F.layer_norm(x_BTD, size, 1 + scale_BD[0], shift_BD[0], eps=_NORM_EPS)
+    normed = F.layer_norm(x_BTD, size, eps=_NORM_EPS)
+    return normed * (1 + scale_BD[:, None]) + shift_BD[:, None]
 
 
 class TimeEmbedding(nn.Module):
@@ -76,7 +79,7 @@ class DiTAttention(nn.Module):
         Args:
             x_BTD: input.
             past: earlier keys and values, [B, H, *, K] each, in the order of `visible`.
-            visible: [B or 1, 1, T, S]; None: everything.
+            visible: [B or 1, 1, T, S], boolean or additive; None: everything.
 
         Returns:
             Output [B, T, D]; keys and values of this call, [B, H, T, K].
@@ -156,11 +159,11 @@ class DiTBlock(nn.Module):
         modulation = modulation_BE.chunk(9, dim=-1)
         attn, mlp, conv = modulation[:3], modulation[3:6], modulation[6:]
         out, k, v = self.attn(_modulate(x_BTD, *attn[:2]), past, visible)
-        x_BTD = x_BTD + attn[2][:, None] * out
+        x_BTD = torch.addcmul(x_BTD, attn[2][:, None], out)
         out, extended = self.conv(_modulate(x_BTD, *conv[:2]), tails)
-        x_BTD = x_BTD + conv[2][:, None] * out
+        x_BTD = torch.addcmul(x_BTD, conv[2][:, None], out)
         out = self.mlp(_modulate(x_BTD, *mlp[:2]))
-        return x_BTD + mlp[2][:, None] * out, (k, v, extended)
+        return torch.addcmul(x_BTD, mlp[2][:, None], out), (k, v, extended)
 
 
 class FinalLayer(nn.Module):
@@ -273,7 +276,8 @@ class DiT(nn.Module):
             condition: encoder output, speaker and known mel.
             t_B: time of each row, or one for all, between 0 and 1; or what `modulation` gave.
             past: memory of earlier calls at this time.
-            visible: [B or 1, 1, T, S]; None: every frame sees every frame.
+            visible: [B or 1, 1, T, S], boolean or `additive_mask` of it; None: every frame sees
+                every frame.
 
         Returns:
             Velocity [B, C, T], and what the call leaves to remember.

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from stepaudio.errors import AudioTokenError
 from stepaudio.models.token2wav.chunks import ChunkSchedule, Spans, context_view, prompt_view
 from stepaudio.models.token2wav.conformer import EncoderPast
-from stepaudio.models.token2wav.context import KeyValues, View
+from stepaudio.models.token2wav.context import KeyValues, View, additive_mask
 from stepaudio.models.token2wav.dit import Condition, EstimatorPast
 from stepaudio.models.token2wav.flow import Flow, VoicePrompt
 from stepaudio.models.token2wav.flow_batch import (
@@ -128,8 +128,9 @@ class ExactMelDecoder:
         condition = Condition(mu, speaker, prompt.mel[None])
         x = self._noise([flow.config.sampler.noise_seed + _PROMPT_NOISE], [0], mu)
         start, estimator = flow.empty_estimator_past(1), []
+        mask = additive_mask(frame_view.visible, x)
         for length, time in flow.steps():
-            velocity, left = flow.guided_velocity(x, condition, time, start, frame_view.visible)
+            velocity, left = flow.guided_velocity(x, condition, time, start, mask)
             x = x + length * velocity
             tails = left.conv[..., -start.tails.shape[-1] :].clone()
             estimator.append(EstimatorPast(tails, (left.new,)))
@@ -235,13 +236,14 @@ class ExactMelDecoder:
         condition = Condition(mu, speaker, torch.zeros_like(mu))
         seeds = [state.seed + _SPEECH_NOISE for state in states]
         x = self._noise(seeds, [state.num_tokens * factor for state in states], mu)
+        mask = additive_mask(views[1].visible, x)
         memories: list[list[EstimatorPast]] = [[] for _ in work]
         for k, (length, time) in enumerate(flow.steps()):
             memory = stack_estimator(
                 [state.estimator[k] for state in states],
                 [state.voice.estimator[k] for state in states],
             )
-            velocity, made = flow.guided_velocity(x, condition, time, memory, views[1].visible)
+            velocity, made = flow.guided_velocity(x, condition, time, memory, mask)
             x = x + length * velocity
             for row, state, kept in zip(frame_rows, states, memories, strict=True):
                 kept.append(estimator_behind(row, state.estimator[k], made))
