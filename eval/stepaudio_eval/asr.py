@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from stepaudio.audio.io import load_audio
 from stepaudio.text.manifest import ManifestRow, read_manifest
 from stepaudio.text.normalize import get_normalizer
 from stepaudio.text.wer import word_error_rate
+
+if TYPE_CHECKING:
+    from stepaudio.tasks.recognizer import Decoding
 
 
 class Recognizer(Protocol):
@@ -67,12 +70,18 @@ class SystemScore:
 class StepAudioRecognizer:
     """Our own model."""
 
-    def __init__(self, model: str, device: str = "auto", batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        model: str,
+        device: str = "auto",
+        batch_size: int = 8,
+        decoding: Decoding = "auto",
+    ) -> None:
         from stepaudio.tasks.asr import Transcriber
 
-        self.name = model
+        self.name = model if decoding == "auto" else f"{model} {decoding}"
         self._batch_size = batch_size
-        self._transcriber = Transcriber.from_pretrained(model, device=device)
+        self._transcriber = Transcriber.from_pretrained(model, device=device, decoding=decoding)
 
     def recognize(self, wavs: Sequence[Tensor]) -> list[str]:
         """Transcribe in batches of similar lengths; what exceeds one piece is cut at silence."""

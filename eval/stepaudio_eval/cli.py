@@ -22,6 +22,13 @@ def build_parser() -> argparse.ArgumentParser:
     asr.add_argument("--model", default="nano", help="nano, a folder or a hub id")
     asr.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     asr.add_argument("--batch-size", type=int, default=8)
+    asr.add_argument(
+        "--decoding",
+        nargs="+",
+        choices=["auto", "greedy", "words"],
+        default=["auto"],
+        help="how the model's tokens are chosen; several are scored one after the other",
+    )
     asr.add_argument("--limit", type=int, help="only the first so many rows of each manifest")
     asr.add_argument("--against", choices=["pocketsphinx"], help="a peer, in the same run")
     asr.add_argument("--output", type=Path, help="write a JSON report with every hypothesis")
@@ -42,7 +49,10 @@ def _run_asr(args: argparse.Namespace) -> None:
     )
 
     rows = {manifest: read_manifest(manifest) for manifest in args.manifests}
-    systems: list[Recognizer] = [StepAudioRecognizer(args.model, args.device, args.batch_size)]
+    systems: list[Recognizer] = [
+        StepAudioRecognizer(args.model, args.device, args.batch_size, decoding)
+        for decoding in args.decoding
+    ]
     if args.against:
         systems.append(PocketsphinxRecognizer())
     scores = []

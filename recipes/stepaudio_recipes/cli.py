@@ -18,6 +18,7 @@ RECIPES = {
     "prepare": "stepaudio_recipes.prepare",
     "tokenizer": "stepaudio_recipes.tokenizer",
     "pretrain": "stepaudio_recipes.pretrain",
+    "words": "stepaudio_recipes.words",
 }
 
 
@@ -63,7 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    # argparse itself finds no overrides behind an option.
+    args, behind = parser.parse_known_args(argv)
+    if args.command != "run" or any(item.startswith("-") for item in behind):
+        args = parser.parse_args(argv)
+    else:
+        args.overrides += behind
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         if args.command == "list":

@@ -38,11 +38,12 @@ from stepaudio.models.encoder import AudioEncoder, ChunkMask, CTCHead, Latents
 from stepaudio.models.hf_config import StepAudioConfig
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.text.ctc import collapse
+from stepaudio.text.lexicon import Lexicon
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.training.augment import AugmentConfig
 from stepaudio.training.data import Batch
 from stepaudio.training.losses import ctc_loss
-from stepaudio_recipes.phones import Lexicon, PhoneHead, phone_loss
+from stepaudio_recipes.phones import phone_loss
 from stepaudio_recipes.speech_data import (
     ChunkConfig,
     DataConfig,
@@ -75,7 +76,7 @@ class StageConfig:
         loop: length and optimiser.
         frozen: top-level modules of the model that keep their weights.
         ctc_weight: weight of the CTC loss in a joint stage.
-        phone_weight: weight of a CTC loss on phones inside the encoder, in a ctc stage.
+        phone_weight: weight of the phone head's CTC loss in a ctc or joint stage.
         token_noise: share of the decoder's input text tokens that are replaced at random, so
             that it does not come to trust its own output more than the audio.
         text_shape: rows and length of a packed batch in an lm stage.
@@ -108,7 +109,6 @@ class PretrainConfig:
         tokenizer: folder of the tokenizer.
         texts: gzip text file of the lm stages.
         lexicon: pronunciation dictionary for the phone targets.
-        phone_layer: number of encoder blocks below the phone head.
         data: manifests and mixture.
         stages: in order.
         augment: augmentation of the audio.
@@ -129,7 +129,6 @@ class PretrainConfig:
     data: DataConfig
     stages: tuple[StageConfig, ...]
     lexicon: str = ".data/nano/cmudict.dict.gz"
-    phone_layer: int = 4
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     chunks: ChunkConfig = field(default_factory=ChunkConfig)
     seed: int = 0
@@ -143,39 +142,19 @@ Config = PretrainConfig
 
 
 class SpeechEncoder(nn.Module):
-    """The part of the model that a ``ctc`` stage trains, under the model's parameter names.
+    """The part of the model that a ``ctc`` stage trains, under the model's parameter names."""
 
-    Args:
-        config: encoder configuration.
-        phone_layer: number of blocks below a phone head; None: there is none.
-    """
-
-    def __init__(self, config: AudioEncoderConfig, phone_layer: int | None = None) -> None:
+    def __init__(self, config: AudioEncoderConfig) -> None:
         super().__init__()
         self.encoder = AudioEncoder(config)
-        self.ctc_head = CTCHead(config)
-        self.phone_layer = phone_layer
-        if phone_layer is not None:
-            self.phone_head = PhoneHead(config.n_audio_state, config.ctc_upsample)
+        self.ctc_head = CTCHead(config, len(config.ctc_tokens))
+        if config.ctc_phones:
+            self.phone_head = CTCHead(config, len(config.ctc_phones))
 
     def forward(self, mel: Tensor, mel_lens: Tensor, mask: ChunkMask | None) -> Latents:
         """CTC log-probabilities of a batch."""
         log_probs: Latents = self.ctc_head(self.encoder(mel, mel_lens, mask))
         return log_probs
-
-    def with_phones(
-        self, mel: Tensor, mel_lens: Tensor, mask: ChunkMask | None
-    ) -> tuple[Latents, Latents]:
-        """CTC log-probabilities of the characters and of the phones."""
-        assert self.phone_layer is not None, "made without a phone head"
-        frames: list[Tensor] = []
-        block = self.encoder.blocks[self.phone_layer - 1]
-        hook = block.register_forward_hook(lambda module, inputs, output: frames.append(output))
-        try:
-            encoded = self.encoder(mel, mel_lens, mask)
-        finally:
-            hook.remove()
-        return self.ctc_head(encoded), self.phone_head(frames[0], encoded.lengths)
 
 
 @dataclass(frozen=True)
@@ -213,6 +192,10 @@ class Run:
         """Random generator of one step's masks and noise."""
         return np.random.default_rng((self.config.seed, step, 2))
 
+    def lexicon(self, stage: StageConfig) -> Lexicon | None:
+        """Pronunciations for the phone targets of a stage that has them."""
+        return Lexicon.read(Path(self.config.lexicon)) if stage.phone_weight else None
+
     def chunk_mask(self, stage: StageConfig, rng: np.random.Generator) -> ChunkMask | None:
         """Attention mask of one step."""
         return sample_chunk_mask(self.config.chunks, rng) if stage.augment else None
@@ -235,24 +218,20 @@ def run_ctc(run: Run, stage: StageConfig, model: SpeechEncoder) -> list[float]:
     """Train encoder and CTC head; returns the losses of the steps run here."""
     trainer: Trainer[Batch] = run.trainer(stage, model)
     data = run.speech(stage)
-    forward = torch.compile(model) if run.config.compile else model
-    lexicon = Lexicon.read(Path(run.config.lexicon)) if stage.phone_weight else None
+    encoder = torch.compile(model.encoder) if run.config.compile else model.encoder
+    lexicon = run.lexicon(stage)
 
     def loss_fn(batch: Batch) -> StepResult:
         mask = run.chunk_mask(stage, run.rng(trainer.step))
-        mel, mel_lens = batch.mel.to(run.device), batch.mel_lens.to(run.device)
-        metrics = {"audio_s": batch.audio_s}
         targets, lens = batch.targets.to(run.device), batch.target_lens.to(run.device)
-        if lexicon is None:
-            with run.autocast():
-                posteriors = forward(mel, mel_lens, mask)
-            loss = ctc_loss(posteriors, targets, lens)
-        else:
-            with run.autocast():
-                posteriors, phones = model.with_phones(mel, mel_lens, mask)
-            loss = ctc_loss(posteriors, targets, lens)
-            spoken = phone_loss(phones, lexicon, batch.texts)
-            metrics |= {"chars": float(loss.detach()), "phones": float(spoken.detach())}
+        with run.autocast():
+            encoded = encoder(batch.mel.to(run.device), batch.mel_lens.to(run.device), mask)
+            posteriors = model.ctc_head(encoded)
+        loss = ctc_loss(posteriors, targets, lens)
+        metrics = {"audio_s": batch.audio_s, "chars": float(loss.detach())}
+        if lexicon is not None:
+            spoken = phone_loss(model.phone_head(encoded), lexicon, batch.texts)
+            metrics["phones"] = float(spoken.detach())
             loss = loss + stage.phone_weight * spoken
         return StepResult(loss, metrics, int(posteriors.lengths.sum()))
 
@@ -299,6 +278,7 @@ def run_joint(run: Run, stage: StageConfig, model: StepAudio2ForCausalLM) -> lis
     """Train on transcripts behind audio; returns the losses of the steps run here."""
     trainer: Trainer[Batch] = run.trainer(stage, model)
     data = run.speech(stage)
+    lexicon = run.lexicon(stage)
     template = run.template
     instruction = Prompts.from_dict(run.model_config.prompts).asr
 
@@ -335,6 +315,10 @@ def run_joint(run: Run, stage: StageConfig, model: StepAudio2ForCausalLM) -> lis
             ctc = ctc_loss(model.ctc_head(encoded), targets, lens)
             metrics["ctc"] = float(ctc.detach())
             loss = loss + stage.ctc_weight * ctc
+            if lexicon is not None:
+                spoken = phone_loss(model.phone_head(encoded), lexicon, batch.texts)
+                metrics["phones"] = float(spoken.detach())
+                loss = loss + stage.phone_weight * spoken
         return StepResult(loss, metrics, num_tokens)
 
     def evaluate() -> Mapping[str, float]:
@@ -430,7 +414,10 @@ def load_initial(model: nn.Module, source: str) -> None:
     from stepaudio.models.checkpoint import load_pretrained
 
     trained = dict(load_pretrained(source, device="cpu")[0].named_parameters())
-    own = {n: p for n, p in model.named_parameters() if not n.startswith("phone_head.")}
+    own = dict(model.named_parameters())
+    # A head on phones may join a model that was trained without one.
+    if not any(name.startswith("phone_head.") for name in trained):
+        own = {n: p for n, p in own.items() if not n.startswith("phone_head.")}
     differing = [n for n, p in own.items() if n not in trained or trained[n].shape != p.shape]
     if differing:
         raise CheckpointError(f"{source}: not a model of this shape; differing: {differing[:5]}")
@@ -458,8 +445,7 @@ def main(config: PretrainConfig) -> list[float]:
         torch.manual_seed(config.seed)
         model: Any
         if stage.objective == "ctc":
-            phone_layer = config.phone_layer if stage.phone_weight else None
-            model = SpeechEncoder(run.model_config.audio_encoder_config, phone_layer)
+            model = SpeechEncoder(run.model_config.audio_encoder_config)
         else:
             model = StepAudio2ForCausalLM(run.model_config)
         if config.init is not None:

@@ -27,6 +27,7 @@ BatchT = TypeVar("BatchT")
 _LAST = "last.pt"
 _LOG = "log.jsonl"
 _METRIC_SMOOTHING = 0.98
+LOG_EVERY = 20  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +309,7 @@ class Trainer(Generic[BatchT]):
                     smooth[name] = _METRIC_SMOOTHING * old + (1 - _METRIC_SMOOTHING) * value
             bar.set_postfix({n: f"{v:.3g}" for n, v in smooth.items()}, refresh=False)
             bar.update()
-            if self.step % 20 == 0:
+            if self.step % LOG_EVERY == 0:
                 self._log(writer, smooth)
             last = self.step == self.config.steps
             due = self.config.evaluate_every and self.step % self.config.evaluate_every == 0

@@ -51,7 +51,7 @@ def _transcribe(
     from stepaudio.tasks.asr import Recording, Transcriber
 
     transcriber = Transcriber.from_pretrained(
-        args.model, device=args.device, batch_size=args.batch_size
+        args.model, device=args.device, batch_size=args.batch_size, decoding=args.decoding
     )
     outcomes = transcriber.transcribe_many(
         (

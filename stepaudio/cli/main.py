@@ -98,6 +98,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="stretches of speech transcribed together (default: %(default)s)",
     )
     asr.add_argument(
+        "--decoding",
+        choices=("auto", "greedy", "words"),
+        default="auto",
+        help="greedy: the decoder writes; words: it judges what a search over words has found; "
+        "auto: words where the model has a word model (default: %(default)s)",
+    )
+    asr.add_argument(
         "--jobs",
         type=_positive,
         default=1,

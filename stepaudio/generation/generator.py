@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +36,18 @@ _MAX_FUSED_BYTES = 2 << 30
 _GREEDY = SamplingParams()
 
 __all__ = ["Completion", "Decoder", "GenerationPrompt", "Generator", "ModuleDecoder", "TokenEvent"]
+
+
+class CTCPosteriors(NamedTuple):
+    """Log-probabilities of one clip's CTC frames, the blank at index 0.
+
+    Attributes:
+        characters: [T, 1 + characters].
+        phones: [T, 1 + phones].
+    """
+
+    characters: Tensor
+    phones: Tensor
 
 
 class Decoder(Protocol):
@@ -115,13 +127,33 @@ class Generator:
     @torch.inference_mode()
     def encode(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Latents [S, D] of clips given as log-mel [n_mels, frames]; each is encoded once."""
+        return self._encode(features)[1]
+
+    @torch.inference_mode()
+    def encode_with_ctc(
+        self, features: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[CTCPosteriors]]:
+        """Latents as of `encode`, and what the CTC heads make of every clip.
+
+        Raises:
+            ValueError: the model lacks one of the two CTC heads.
+        """
+        heads = self.model.config.audio_encoder_config
+        if not heads.ctc_tokens or not heads.ctc_phones:
+            raise ValueError("this model lacks a CTC head for characters or phones")
+        encoded, latents = self._encode(features)
+        characters, phones = self.model.ctc_head(encoded), self.model.phone_head(encoded)
+        rows = zip(characters.values, phones.values, characters.lengths.tolist(), strict=True)
+        return latents, [CTCPosteriors(c[:length], p[:length]) for c, p, length in rows]
+
+    def _encode(self, features: Sequence[Tensor]) -> tuple[Latents, list[Tensor]]:
         geometry = self.model.config.audio_encoder_config.geometry
         lens = [geometry.valid_mel_frames(f.shape[1]) for f in features]
         padded = pad_sequence([f.T for f in features], batch_first=True).transpose(1, 2)
         lens_tensor = torch.tensor(lens, device=self.device)
-        latents = self.model.encode_audio(padded.to(self.device), lens_tensor)[1]
+        encoded, latents = self.model.encode_audio(padded.to(self.device), lens_tensor)
         sizes = [geometry.tokens(count) for count in lens]
-        return [values[:size] for values, size in zip(latents.values, sizes, strict=True)]
+        return encoded, [v[:size] for v, size in zip(latents.values, sizes, strict=True)]
 
     @torch.inference_mode()
     def prefill(
@@ -189,6 +221,41 @@ class Generator:
             step = cache.begin([slots[i] for i in members], 1)
             logits[members] = self._decoder(adapter)(embeds[members], step)
         return logits
+
+    @torch.inference_mode()
+    def score(self, prompt: GenerationPrompt, continuations: Sequence[Sequence[int]]) -> Tensor:
+        """Log-probability [N] that each continuation, and then the end, follows a prompt.
+
+        The prompt is read once. Adapters are not taken into account.
+
+        Args:
+            prompt: what is continued.
+            continuations: token ids of each.
+
+        Raises:
+            CapacityError: the prompt or a continuation exceeds the model's context.
+        """
+        num_rows = len(continuations)
+        lens = [len(ids) for ids in continuations]
+        longest = max(lens)
+        cache = self.new_cache(num_rows, len(prompt.ids) + longest)
+        first = self.prefill([prompt], [0], cache).expand(num_rows, 1, -1)
+        for slot in range(1, num_rows):
+            cache.copy_slot(0, slot)
+        rows = [torch.tensor(list(ids), dtype=torch.long) for ids in continuations]
+        ids = pad_sequence(rows, batch_first=True).to(self.device)
+        logits = first
+        if longest:
+            step = cache.begin(range(num_rows), longest, lens)
+            hidden = self.model.model(self.model.model.embed_tokens(ids), step.plan, step)
+            logits = torch.cat([first, self.model.project(hidden, self.rows)], dim=1)
+        log_probs = logits.float().log_softmax(-1)
+        sizes = torch.tensor(lens, device=self.device)
+        chosen = log_probs[:, :longest].gather(-1, ids[..., None]).squeeze(-1)
+        chosen = chosen.masked_fill(torch.arange(longest, device=self.device) >= sizes[:, None], 0)
+        stops = torch.tensor(list(self.model.config.text_config.stop_ids), device=self.device)
+        ends = log_probs[torch.arange(num_rows, device=self.device), sizes][:, stops]
+        return chosen.sum(1) + ends.logsumexp(-1)
 
     def _decoder(self, adapter: int) -> Decoder:
         if adapter not in self._decoders:

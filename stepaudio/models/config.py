@@ -85,6 +85,7 @@ class AudioEncoderConfig(ConfigSection):
         adapter_type: "conv" (conv, linear, ReLU, linear) or one "linear" layer.
         adapter_hidden: hidden width of the "conv" adaptor.
         ctc_tokens: characters of the CTC head behind the blank; empty: no head.
+        ctc_phones: phones of a second CTC head, in their order behind the blank; empty: no head.
         ctc_upsample: CTC frames for every encoder frame.
         n_codebook_size: unused field of public files, kept so that it is written back.
     """
@@ -108,6 +109,7 @@ class AudioEncoderConfig(ConfigSection):
     adapter_type: Literal["conv", "linear"] = "conv"
     adapter_hidden: int = 2048
     ctc_tokens: str = ""
+    ctc_phones: tuple[str, ...] = ()
     ctc_upsample: int = 2
     n_codebook_size: int | None = None
 

@@ -367,19 +367,19 @@ def select_state(mask: Tensor, chosen: EncoderState, other: EncoderState) -> Enc
 
 
 class CTCHead(nn.Module):
-    """Character posteriors from encoder frames, several CTC frames for each of them.
+    """Posteriors of characters or phones from encoder frames, several CTC frames for each.
 
     At 12.5 Hz fluent speech has more characters than frames; the head therefore spreads every
     encoder frame over ``ctc_upsample`` CTC frames.
     """
 
-    def __init__(self, config: AudioEncoderConfig) -> None:
+    def __init__(self, config: AudioEncoderConfig, num_symbols: int) -> None:
         super().__init__()
         self.upsample = config.ctc_upsample
-        self.proj = nn.Linear(config.n_audio_state, self.upsample * (len(config.ctc_tokens) + 1))
+        self.proj = nn.Linear(config.n_audio_state, self.upsample * (num_symbols + 1))
 
     def forward(self, latents: Latents) -> Latents:
-        """Log-probabilities [B, S * upsample, 1 + characters]; index 0 is the blank."""
+        """Log-probabilities [B, S * upsample, 1 + symbols]; index 0 is the blank."""
         batch, frames, _ = latents.values.shape
         logits = self.proj(latents.values).view(batch, frames * self.upsample, -1)
         return Latents(logits.float().log_softmax(-1), latents.lengths * self.upsample)

@@ -2,7 +2,7 @@
 
 Parameter names are the public ones (specification, section 5), so that the public checkpoint
 loads without conversion: ``model.*``, ``lm_head.weight``, ``encoder.*``, ``adapter.*``, and
-``ctc_head.*`` where the configuration has a CTC alphabet.
+``ctc_head.*`` and ``phone_head.*`` where the configuration has a CTC alphabet.
 
 Shape legend: B rows, T tokens, D decoder width, C clips, S latents of a clip.
 """
@@ -76,8 +76,11 @@ class StepAudio2ForCausalLM(PreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.encoder = AudioEncoder(config.audio_encoder_config)
         self.adapter = build_adaptor(config.audio_encoder_config)
-        if config.audio_encoder_config.ctc_tokens:
-            self.ctc_head = CTCHead(config.audio_encoder_config)
+        encoder = config.audio_encoder_config
+        if encoder.ctc_tokens:
+            self.ctc_head = CTCHead(encoder, len(encoder.ctc_tokens))
+        if encoder.ctc_phones:
+            self.phone_head = CTCHead(encoder, len(encoder.ctc_phones))
         self.model.init_weights()
         nn.init.normal_(self.lm_head.weight, std=text.initializer_range)
         self.generation_config.eos_token_id = list(text.stop_ids)

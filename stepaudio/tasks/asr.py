@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from stepaudio.audio.decoding import AudioSource, open_decoder, source_name
-from stepaudio.audio.frames import PIECE_SAMPLES, SAMPLE_RATE
+from stepaudio.audio.frames import SAMPLE_RATE
 from stepaudio.audio.io import iter_audio_blocks
-from stepaudio.audio.mel import log_mel
 from stepaudio.audio.resample import resample
 from stepaudio.audio.segmentation import (
     DEFAULT_VAD_OPTIONS,
@@ -34,21 +33,18 @@ from stepaudio.audio.segmentation import (
     iter_speech_windows,
 )
 from stepaudio.audio.vad import VoiceActivityDetector, silero_detector
-from stepaudio.conversation import ChatTemplate, Prompts, audio_parts, task_messages
 from stepaudio.errors import AudioLoadError, CapacityError, StepAudioError
-from stepaudio.generation.generator import GenerationPrompt, Generator
-from stepaudio.generation.sampling import SamplingParams
 from stepaudio.generation.stats import GenerationStats
-from stepaudio.models.checkpoint import load_pretrained
+from stepaudio.models.checkpoint import load_pretrained, pretrained_folder
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.prefetch import prefetch
+from stepaudio.tasks.recognizer import Decoding, Recognizer
 from stepaudio.tasks.transcript import Segment, Transcript, join_texts
 from stepaudio.text.tokenizer import TextTokenizer
+from stepaudio.text.word_model import WordModel
 
 DEFAULT_BATCH_SIZE = 8
 
-_MAX_TOKENS_PER_S = 8  # fluent speech stays below 6; more is a loop of the decoder
-_EXTRA_TOKENS = 8
 _COMMON_RATE = 44_100  # Hz, of recordings that must be resampled
 _WAITING_WINDOWS = 4  # windows of one recording that wait for the model: up to 1.6 MB each
 
@@ -113,7 +109,9 @@ class Transcriber:
         model: StepAudio2ForCausalLM,
         tokenizer: TextTokenizer,
         *,
+        words: WordModel | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
+        decoding: Decoding = "auto",
         vad: VadOptions = DEFAULT_VAD_OPTIONS,
         detector: VoiceActivityDetector[Any] | None = None,
     ) -> None:
@@ -122,15 +120,16 @@ class Transcriber:
         Args:
             model: model to transcribe with.
             tokenizer: its tokenizer.
+            words: its word model, if it has one.
             batch_size: windows that are transcribed together.
+            decoding: how tokens are chosen, see `Recognizer`.
             vad: how recordings are cut.
             detector: finds the speech; None: Silero.
+
+        Raises:
+            ConfigError: the model cannot decode in this way.
         """
-        self._generator = Generator(model.eval(), text_only=True)
-        self._encoder = model.config.audio_encoder_config
-        self._tokenizer = tokenizer
-        self._template = ChatTemplate(tokenizer)
-        self._instruction = Prompts.from_dict(model.config.prompts).asr
+        self._recognizer = Recognizer(model, tokenizer, words, decoding)
         self._batch_size = batch_size
         self._vad = vad
         self._detector = detector or silero_detector()
@@ -142,6 +141,7 @@ class Transcriber:
         *,
         device: str = "auto",
         batch_size: int = DEFAULT_BATCH_SIZE,
+        decoding: Decoding = "auto",
     ) -> Transcriber:
         """Load a model by name, folder or hub id.
 
@@ -149,13 +149,16 @@ class Transcriber:
             model: name of an embedded model, folder, or id of a Hub repository.
             device: "cpu", "cuda", or "auto": a GPU where there is one.
             batch_size: windows that are transcribed together.
+            decoding: how tokens are chosen, see `Recognizer`.
 
         Raises:
             CheckpointError: it cannot be loaded.
-            ConfigError: its configuration is contradictory, or there is no such device.
+            ConfigError: its configuration is contradictory, it cannot decode in this way, or
+                there is no such device.
         """
         loaded, tokenizer = load_pretrained(model, device=device)
-        transcriber = cls(loaded, tokenizer, batch_size=batch_size)
+        words = WordModel.load(pretrained_folder(model))
+        transcriber = cls(loaded, tokenizer, words=words, batch_size=batch_size, decoding=decoding)
         transcriber._warm_up()
         return transcriber
 
@@ -241,7 +244,7 @@ class Transcriber:
             ValueError: a waveform is longer than one piece.
             CapacityError: a waveform does not fit the model's context.
         """
-        return self._recognize(wavs)[0]
+        return self._recognizer.recognize(wavs)[0]
 
     def transcribe_samples(self, wav: Tensor) -> str:
         """Transcribe a waveform (float32 [samples] at 16 kHz) of any length.
@@ -259,7 +262,7 @@ class Transcriber:
         """Do once what is slow the first time, so that no recording pays for it."""
         second = torch.zeros(SAMPLE_RATE)
         resample(second, _COMMON_RATE, SAMPLE_RATE)
-        self._recognize([second])
+        self._recognizer.recognize([second])
 
     def _read(self, job: _Job, *, measure: bool) -> Iterator[SpeechWindow]:
         """Windows of a recording; notes its length and the time that reading takes."""
@@ -290,7 +293,7 @@ class Transcriber:
     def _transcribe_batch(self, batch: Sequence[tuple[_Job, SpeechWindow]]) -> None:
         """Add the segments of windows to their recordings."""
         try:
-            texts, costs = self._recognize([window.samples for _, window in batch])
+            texts, costs = self._recognizer.recognize([window.samples for _, window in batch])
         except (CapacityError, torch.OutOfMemoryError) as error:
             if len(batch) > 1:
                 for one in batch:
@@ -306,40 +309,6 @@ class Transcriber:
             if text:
                 start_s, stop_s = round(window.segment.start_s, 3), round(window.segment.stop_s, 3)
                 job.segments.append(Segment(start_s, stop_s, text))
-
-    @torch.inference_mode()
-    def _recognize(self, wavs: Sequence[Tensor]) -> tuple[list[str], list[GenerationStats]]:
-        texts, costs = [""] * len(wavs), [GenerationStats() for _ in wavs]
-        heard = [i for i, wav in enumerate(wavs) if self._num_tokens(wav)]
-        if not heard:
-            return texts, costs
-        started = time.perf_counter()
-        encoder = self._encoder
-        mels = [log_mel(wavs[i], encoder.n_mels, floor=encoder.mel_floor) for i in heard]
-        latents = self._generator.encode(mels)
-        encode_s = time.perf_counter() - started
-        prompts = [self._prompt(wavs[i], values) for i, values in zip(heard, latents, strict=True)]
-        params = [
-            SamplingParams(max_new_tokens=int(p.audio_s * _MAX_TOKENS_PER_S) + _EXTRA_TOKENS)
-            for p in prompts
-        ]
-        audio_s = sum(prompt.audio_s for prompt in prompts)
-        completions = self._generator.generate(prompts, params, num_slots=len(prompts))
-        for i, prompt, completion in zip(heard, prompts, completions, strict=True):
-            texts[i] = " ".join(self._tokenizer.decode(completion.ids).split())
-            costs[i] = completion.stats
-            costs[i].encode_s = encode_s * prompt.audio_s / audio_s
-        return texts, costs
-
-    def _num_tokens(self, wav: Tensor) -> int:
-        if wav.shape[-1] > PIECE_SAMPLES:
-            raise ValueError(f"a piece may have {PIECE_SAMPLES} samples, got {wav.shape[-1]}")
-        return self._encoder.geometry.tokens_for_samples(wav.shape[-1])
-
-    def _prompt(self, wav: Tensor, latents: Tensor) -> GenerationPrompt:
-        parts = audio_parts(wav.shape[-1], self._encoder.geometry, "audio")
-        prompt = self._template.render(task_messages(self._instruction, parts))
-        return GenerationPrompt(prompt.ids, [latents], wav.shape[-1] / SAMPLE_RATE)
 
 
 def _take_complete(unfinished: deque[_Job]) -> Iterator[Transcript | StepAudioError]:

@@ -20,6 +20,7 @@ def test_list_and_show():
         "prepare",
         "tokenizer",
         "pretrain",
+        "words",
     ]
     shown = run("show", "pretrain", "--config", "tiny")
     assert "recipe: pretrain" in shown.stdout
@@ -30,6 +31,7 @@ def test_list_and_show():
     [
         (("run", "pretrain", "--config", "none"), "none: no such file, and no config of pretrain"),
         (("run", "pretrain", "data.sources.0.weigth=1"), "did you mean"),
+        (("run", "pretrain", "--config", "tiny", "data.sources.0.weigth=1"), "did you mean"),
         (("run", "tokenizer", "data=no/such/folder"), "run the data preparation again"),
         (("run", "prepare"), "data: missing"),
     ],

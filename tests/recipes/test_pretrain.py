@@ -1,6 +1,7 @@
 """The pretraining recipe, whole: every stage on a few recordings, with pinned losses."""
 
 import gzip
+import json
 import shutil
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from stepaudio.errors import CheckpointError
 from stepaudio.models.checkpoint import load_pretrained
 from stepaudio.models.encoder import ChunkMask
 from stepaudio.tasks.asr import Transcriber
-from stepaudio_recipes import pretrain
+from stepaudio.text.lexicon import PHONES
+from stepaudio_recipes import pretrain, trainer
 from stepaudio_recipes.config import load_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(pretrain.__file__).parent / "configs" / "pretrain" / "tiny.yaml"
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # Four steps of ctc, two of lm, four of joint. A change of these numbers is a change of the
 # recipe: of its data order, augmentation, initialisation, model or optimiser.
 LOSSES = [4.832, 4.533, 3.921, 3.781, 9.075, 9.008, 10.350, 10.202, 9.933, 9.756]
@@ -74,6 +77,46 @@ def test_starting_from_a_model_of_another_shape_names_the_tensors(finished):
     model = pretrain.SpeechEncoder(run.model_config.audio_encoder_config)
     with pytest.raises(CheckpointError, match=r"not a model of this shape.*encoder\.conv1"):
         pretrain.load_initial(model, "nano")
+
+
+@pytest.fixture(scope="module")
+def with_phones(arguments, finished, tmp_path_factory):
+    """A model with a head on phones, which goes on from the one without."""
+    folder = tmp_path_factory.mktemp("phones")
+    values = json.loads((CONFIG.parent / "tiny_model.json").read_text())
+    values["audio_encoder_config"]["ctc_phones"] = list(PHONES)
+    (folder / "model.json").write_text(json.dumps(values))
+    words = "the DH AH0\n" + "".join(f"{digit} N AH1 M\n" for digit in DIGITS)
+    (folder / "lexicon.gz").write_bytes(gzip.compress(words.encode()))
+    overrides = (
+        f"output_dir={folder}",
+        f"model={folder / 'model.json'}",
+        f"lexicon={folder / 'lexicon.gz'}",
+        f"init={finished[2] / 'model'}",
+        "stages.0.phone_weight=0.5",
+        "stages.1.loop.steps=1",
+        "stages.2.phone_weight=0.5",
+    )
+    config = load_config(pretrain.Config, CONFIG, [*arguments, *overrides])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "LOG_EVERY", 1)
+        return folder, pretrain.main(config)
+
+
+def test_a_head_on_phones_joins_a_trained_model(finished, with_phones):
+    folder, losses = with_phones
+    assert len(losses) == 9 and all(0 < loss < 50 for loss in losses)
+    for stage in ("ctc", "joint"):
+        log = [json.loads(line) for line in (folder / stage / "log.jsonl").open()]
+        assert [row["phones"] > 0 for row in log if "phones" in row] == [True] * 4
+    model, _ = load_pretrained(str(folder / "model"), device="cpu")
+    assert model.config.audio_encoder_config.ctc_phones == PHONES
+    untrained = pretrain.SpeechEncoder(model.config.audio_encoder_config)
+    shape = untrained.phone_head.proj.weight.shape
+    assert model.phone_head.proj.weight.shape == shape
+    before, _ = load_pretrained(str(finished[2] / "model"), device="cpu")
+    difference = (model.encoder.conv1.weight - before.encoder.conv1.weight).abs().max()
+    assert 0 < difference < 0.05
 
 
 def test_logs_are_written_for_people_and_tensorboard(finished):

@@ -121,7 +121,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(nano):
 
 
 def test_ctc_head_spreads_frames(nano):
-    head = CTCHead(nano.config)
+    head = CTCHead(nano.config, len(nano.config.ctc_tokens))
     latents = nano(torch.randn(1, 80, 80), torch.tensor([80]))
     posteriors = head(latents)
     assert posteriors.values.shape == (1, 20, 4)

@@ -1,0 +1,101 @@
+"""Make the word model that nano's phone head is decoded with."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stepaudio.errors import ConfigError
+from stepaudio.text.lexicon import PHONES, Lexicon, phone_indices
+from stepaudio.text.ngram import NUM_RESERVED, UNKNOWN, train_ngrams
+from stepaudio.text.word_model import WordModel
+from stepaudio_recipes.corpora import read_manifest
+
+_log = logging.getLogger(__name__)
+
+_LETTERS = frozenset("'abcdefghijklmnopqrstuvwxyz")
+_LARGEST_STORED = np.iinfo(np.uint16).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsConfig:
+    """Settings of the recipe.
+
+    Attributes:
+        data: folder that the ``prepare`` recipe filled.
+        output_dir: folder of the model that gets ``words.safetensors``.
+        transcript_copies: how often each distinct transcript of the training speech counts.
+        min_count: word pairs and triples seen less often are not stored.
+    """
+
+    data: str = ".data/nano"
+    output_dir: str = "runs/nano/model"
+    transcript_copies: int = 5
+    min_count: int = 2
+
+
+Config = WordsConfig
+
+
+def main(config: WordsConfig) -> Path:
+    """Make and save the word model; returns its path.
+
+    Raises:
+        ConfigError: the prepared data are missing or damaged.
+        OutputError: the file cannot be written.
+    """
+    data = Path(config.data)
+    lexicon = Lexicon.read(data / "cmudict.dict.gz")
+    texts = _read_texts(data / "texts.txt.gz")
+    rows = read_manifest(data / "manifests" / "train_real.jsonl")
+    # Sorted, because the order of a set differs from run to run.
+    transcripts = sorted({row["text"] for row in rows})
+    sentences = texts + transcripts * config.transcript_copies
+    model = build_word_model(sentences, lexicon, config.min_count)
+    path = model.save(Path(config.output_dir))
+    _log.info("%s: %d words, %d bytes", path, len(model.words), path.stat().st_size)
+    return path
+
+
+def build_word_model(sentences: Sequence[str], lexicon: Lexicon, min_count: int = 2) -> WordModel:
+    """Make a word model of all words that the lexicon can say.
+
+    Args:
+        sentences: text for the language model, in the training form.
+        lexicon: pronunciations.
+        min_count: word pairs and triples seen less often are not stored.
+    """
+    counts = Counter(word for sentence in sentences for word in sentence.split())
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    unseen = sorted(word for word in lexicon.words if word not in counts)
+    words = [w for w in ranked + unseen if _LETTERS.issuperset(w) and lexicon.pronunciations(w)]
+    ids = {word: index for index, word in enumerate(words, NUM_RESERVED)}
+    spoken = [lexicon.pronunciations(word) for word in words]
+    phones = [phone_indices(pronunciation) for known in spoken for pronunciation in known]
+    ngrams = train_ngrams(
+        ([ids.get(word, UNKNOWN) for word in sentence.split()] for sentence in sentences),
+        len(words) + NUM_RESERVED,
+        min_count=min_count,
+        largest_word=_LARGEST_STORED,
+    )
+    return WordModel(
+        words=tuple(words),
+        phones=PHONES,
+        num_spoken=np.array([len(known) for known in spoken], np.uint8),
+        spoken_lens=np.array([len(indices) for indices in phones], np.uint8),
+        spoken_phones=np.array([index for indices in phones for index in indices], np.uint8),
+        ngrams=ngrams,
+    )
+
+
+def _read_texts(path: Path) -> list[str]:
+    try:
+        return gzip.decompress(path.read_bytes()).decode().splitlines()
+    except (OSError, EOFError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}; run the prepare recipe first") from error

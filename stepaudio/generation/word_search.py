@@ -1,0 +1,240 @@
+"""Beam search over words whose phones a CTC head hears, with a language model.
+
+Time runs in the outer loop: a hypothesis is a history of words and a place in the tree of
+pronunciations, with the probability of all CTC paths that lead there (Hannun et al.,
+"First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs",
+2014). All hypotheses of a frame are rows of a few arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepaudio.text.ngram import END, Contexts, NgramModel
+from stepaudio.text.word_tree import ROOT, WordTree
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_BLANK = 0
+_IMPOSSIBLE = -1e30
+_NOTHING_SAID = 0  # history of a hypothesis that has no finished word
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+# Number of a history -> the history without its last word, and that word.
+_Histories = dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class WordSearchOptions:
+    """Settings of the search; scores are natural logarithms.
+
+    Attributes:
+        language_weight: weight of the language model beside the phones.
+        word_reward: added for every word.
+        num_hypotheses: hypotheses that live on from frame to frame.
+        margin: a hypothesis that is this much worse than the best one is dropped.
+        phone_margin: a phone that is this much less likely than its frame's best is not tried.
+        num_results: transcripts that are returned.
+    """
+
+    language_weight: float = 0.7
+    word_reward: float = 0.5
+    num_hypotheses: int = 100
+    margin: float = 12.0
+    phone_margin: float = 6.0
+    num_results: int = 24
+
+
+DEFAULT_WORD_SEARCH_OPTIONS = WordSearchOptions()
+
+
+@dataclass(frozen=True)
+class WordHypothesis:
+    """A transcript and its scores.
+
+    Attributes:
+        words: ids of the words.
+        phones: log-probability of the pronunciation.
+        language: log-probability of the words.
+    """
+
+    words: tuple[int, ...]
+    phones: float
+    language: float
+
+
+class _Beam(NamedTuple):
+    """Hypotheses, a row each.
+
+    `history` numbers the finished words, `pair` and `word` are their `Contexts`, `language` is what
+    they add to the score; `phone` is the last phone; `symbol` and `blank` are the log-probabilities
+    of the paths that end in it and behind it.
+    """
+
+    history: NDArray[np.uint64]
+    pair: Ints
+    word: Ints
+    language: Floats
+    node: Ints
+    phone: Ints
+    symbol: Floats
+    blank: Floats
+
+    def rows(self, chosen: Ints) -> _Beam:
+        """Some of the hypotheses, in this order."""
+        return _Beam._make(column[chosen] for column in self)
+
+
+class WordSearch:
+    """Turns phone posteriors into transcripts."""
+
+    def __init__(
+        self,
+        tree: WordTree,
+        language: NgramModel,
+        options: WordSearchOptions = DEFAULT_WORD_SEARCH_OPTIONS,
+    ) -> None:
+        """Take the words with their pronunciations, what follows what, and the settings."""
+        self._tree = tree
+        self._language = language
+        self._options = options
+        # A word that has begun is as good as the most frequent one that it can become.
+        self._prospect = options.language_weight * tree.best_below(language.unigram)
+
+    def __call__(self, log_probs: NDArray[np.float32]) -> list[WordHypothesis]:
+        """Best transcripts, the best first; one without words means silence.
+
+        Args:
+            log_probs: [T, 1 + phones] posteriors of one clip.
+        """
+        start = self._language.start()
+        certain = np.zeros(1)
+        beam = _Beam(
+            np.array([_NOTHING_SAID], np.uint64), start.pair, start.word, certain,
+            np.array([ROOT]), np.array([_BLANK]), certain + _IMPOSSIBLE, certain,
+        )  # fmt: skip
+        histories: _Histories = {}
+        for frame in log_probs.astype(np.float64):
+            beam = self._advance(beam, frame, histories)
+        return self._finish(beam, histories)
+
+    def _advance(self, beam: _Beam, frame: Floats, histories: _Histories) -> _Beam:
+        """The hypotheses one frame on; notes the histories that are new."""
+        total = np.logaddexp(beam.symbol, beam.blank)
+        again = np.where(beam.phone == _BLANK, _IMPOSSIBLE, beam.symbol + frame[beam.phone])
+        stayed = beam._replace(symbol=again, blank=total + frame[_BLANK])
+        phones = 1 + np.flatnonzero(frame[1:] > frame.max() - self._options.phone_margin)
+        if not len(phones):
+            return stayed
+        inside = self._expand(beam, total, phones, frame)
+        ended, parents = self._end_words(beam)
+        at_root = ended._replace(node=np.full(len(ended.node), ROOT))
+        outside = self._expand(at_root, np.logaddexp(ended.symbol, ended.blank), phones, frame)
+        kept = self._prune(_merge([stayed, inside, outside]))
+        new = np.isin(ended.history, kept.history)
+        numbers = (ended.history[new], parents[new], ended.word[new])
+        for history, parent, word in zip(*(column.tolist() for column in numbers), strict=True):
+            histories.setdefault(history, (parent, word))
+        return kept
+
+    def _expand(self, beam: _Beam, total: Floats, phones: Ints, frame: Floats) -> _Beam:
+        """The hypotheses with one phone more."""
+        children = self._tree.children[beam.node[:, None], phones]
+        rows, columns = np.nonzero(children)
+        phone = phones[columns]
+        # The same phone twice needs a blank between.
+        before = np.where(phone == beam.phone[rows], beam.blank[rows], total[rows])
+        return beam.rows(rows)._replace(
+            node=children[rows, columns].astype(np.int64),
+            phone=phone,
+            symbol=before + frame[phone],
+            blank=np.full(len(rows), _IMPOSSIBLE),
+        )
+
+    def _end_words(self, beam: _Beam) -> tuple[_Beam, NDArray[np.uint64]]:
+        """The hypotheses that may end a word here, with that word; and their earlier histories."""
+        rows, words = self._tree.words_at(beam.node)
+        beam = beam.rows(rows)
+        contexts = Contexts(beam.pair, beam.word)
+        score = self._options.language_weight * self._language.score(contexts, words)
+        contexts = self._language.extend(contexts, words)
+        number = (beam.history ^ words.astype(np.uint64)) * _MIX
+        ended = beam._replace(
+            history=number ^ (number >> np.uint64(29)),
+            pair=contexts.pair,
+            word=contexts.word,
+            language=beam.language + score + self._options.word_reward,
+        )
+        return ended, beam.history
+
+    def _prune(self, beam: _Beam) -> _Beam:
+        total = np.logaddexp(beam.symbol, beam.blank)
+        scores = total + beam.language + self._prospect[beam.node]
+        kept = np.flatnonzero(scores > scores.max() - self._options.margin)
+        if len(kept) > self._options.num_hypotheses:
+            order = np.argpartition(-scores[kept], self._options.num_hypotheses)
+            kept = kept[order[: self._options.num_hypotheses]]
+        return beam.rows(kept)
+
+    def _finish(self, beam: _Beam, histories: _Histories) -> list[WordHypothesis]:
+        options = self._options
+        silent = beam.rows(np.flatnonzero((beam.history == _NOTHING_SAID) & (beam.node == ROOT)))
+        ended = _join([silent, self._end_words_for_good(beam, histories)])
+        phones = np.logaddexp(ended.symbol, ended.blank)
+        end = np.full(len(ended.word), END)
+        language = self._language.score(Contexts(ended.pair, ended.word), end)
+        scores = phones + ended.language + options.language_weight * language
+        # One transcript may be here in several pronunciations.
+        best: dict[tuple[int, ...], WordHypothesis] = {}
+        for row in np.argsort(-scores, kind="stable").tolist():
+            words = _words(int(ended.history[row]), histories)
+            before = ended.language[row] - options.word_reward * len(words)
+            total = float(before / options.language_weight + language[row])
+            best.setdefault(words, WordHypothesis(words, float(phones[row]), total))
+            if len(best) == options.num_results:
+                break
+        return list(best.values())
+
+    def _end_words_for_good(self, beam: _Beam, histories: _Histories) -> _Beam:
+        ended, parents = self._end_words(beam)
+        numbers = (ended.history, parents, ended.word)
+        for history, parent, word in zip(*(column.tolist() for column in numbers), strict=True):
+            histories.setdefault(history, (parent, word))
+        return ended
+
+
+def _words(history: int, histories: _Histories) -> tuple[int, ...]:
+    words: list[int] = []
+    while history != _NOTHING_SAID:
+        history, word = histories[history]
+        words.append(word)
+    return tuple(reversed(words))
+
+
+def _join(beams: Sequence[_Beam]) -> _Beam:
+    return _Beam(*(np.concatenate(columns) for columns in zip(*beams, strict=True)))
+
+
+def _merge(beams: Sequence[_Beam]) -> _Beam:
+    """Hypotheses that are the same in words and place, their paths summed."""
+    beam = _join(beams)
+    key = beam.history * _MIX + beam.node.astype(np.uint64)
+    _, first, owner = np.unique(key, return_index=True, return_inverse=True)
+    return beam.rows(first)._replace(
+        symbol=_sum_by(owner, beam.symbol, len(first)), blank=_sum_by(owner, beam.blank, len(first))
+    )
+
+
+def _sum_by(owner: Ints, log_probs: Floats, num_owners: int) -> Floats:
+    """Logarithm of the summed probabilities of each owner."""
+    largest = np.full(num_owners, _IMPOSSIBLE)
+    np.maximum.at(largest, owner, log_probs)
+    sums = np.bincount(owner, np.exp(log_probs - largest[owner]), num_owners)
+    total: Floats = largest + np.log(sums)
+    return total

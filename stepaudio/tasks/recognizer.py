@@ -1,0 +1,121 @@
+"""Recognition of a batch of short waveforms with one model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stepaudio.audio.frames import PIECE_SAMPLES, SAMPLE_RATE
+from stepaudio.audio.mel import log_mel
+from stepaudio.conversation import ChatTemplate, Prompts, audio_parts, task_messages
+from stepaudio.errors import ConfigError
+from stepaudio.generation.generator import (
+    Completion,
+    CTCPosteriors,
+    GenerationPrompt,
+    Generator,
+)
+from stepaudio.generation.sampling import SamplingParams
+from stepaudio.generation.stats import GenerationStats
+from stepaudio.generation.two_pass import TwoPassDecoder
+from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.text.tokenizer import TextTokenizer
+from stepaudio.text.word_model import WORDS_FILE, WordModel
+
+Decoding = Literal["auto", "greedy", "words"]
+
+_MAX_TOKENS_PER_S = 8  # fluent speech stays below 6; more is a loop of the decoder
+_EXTRA_TOKENS = 8
+
+
+class Recognizer:
+    """Transcribes waveforms of at most one piece."""
+
+    def __init__(
+        self,
+        model: StepAudio2ForCausalLM,
+        tokenizer: TextTokenizer,
+        words: WordModel | None = None,
+        decoding: Decoding = "auto",
+    ) -> None:
+        """Prepare a loaded model.
+
+        Args:
+            model: model to transcribe with.
+            tokenizer: its tokenizer.
+            words: its word model, if it has one.
+            decoding: "greedy": the decoder writes; "words": it judges what a search over words has
+                found, see `TwoPassDecoder`; "auto": words where there is a word model.
+
+        Raises:
+            ConfigError: words are asked of a model without a word model, or the word model is not
+                this model's.
+        """
+        self._generator = Generator(model.eval(), text_only=True)
+        self._encoder = model.config.audio_encoder_config
+        self._tokenizer = tokenizer
+        self._template = ChatTemplate(tokenizer)
+        self._instruction = Prompts.from_dict(model.config.prompts).asr
+        self._two_pass: TwoPassDecoder | None = None
+        if decoding == "words" and words is None:
+            raise ConfigError(f"this model has no {WORDS_FILE}: use greedy decoding, or auto")
+        if words is not None and decoding != "greedy":
+            if words.phones != self._encoder.ctc_phones or not self._encoder.ctc_tokens:
+                raise ConfigError(f"{WORDS_FILE} belongs to another model: use greedy decoding")
+            self._two_pass = TwoPassDecoder(self._generator, words, tokenizer.encode)
+
+    @torch.inference_mode()
+    def recognize(self, wavs: Sequence[Tensor]) -> tuple[list[str], list[GenerationStats]]:
+        """Transcribe waveforms, float32 [samples] at 16 kHz each, and say what each cost.
+
+        Raises:
+            ValueError: a waveform is longer than one piece.
+            CapacityError: a waveform does not fit the model's context.
+        """
+        texts, costs = [""] * len(wavs), [GenerationStats() for _ in wavs]
+        heard = [i for i, wav in enumerate(wavs) if self._num_tokens(wav)]
+        if not heard:
+            return texts, costs
+        started = time.perf_counter()
+        encoder = self._encoder
+        mels = [log_mel(wavs[i], encoder.n_mels, floor=encoder.mel_floor) for i in heard]
+        posteriors: list[CTCPosteriors] = []
+        if self._two_pass is not None:
+            latents, posteriors = self._generator.encode_with_ctc(mels)
+        else:
+            latents = self._generator.encode(mels)
+        encode_s = time.perf_counter() - started
+        prompts = [self._prompt(wavs[i], values) for i, values in zip(heard, latents, strict=True)]
+        completions = self._complete(prompts, posteriors)
+        audio_s = sum(prompt.audio_s for prompt in prompts)
+        for i, prompt, completion in zip(heard, prompts, completions, strict=True):
+            texts[i] = " ".join(self._tokenizer.decode(completion.ids).split())
+            costs[i] = completion.stats
+            costs[i].encode_s = encode_s * prompt.audio_s / audio_s
+        return texts, costs
+
+    def _complete(
+        self, prompts: Sequence[GenerationPrompt], posteriors: Sequence[CTCPosteriors]
+    ) -> list[Completion]:
+        if self._two_pass is not None:
+            pairs = zip(prompts, posteriors, strict=True)
+            return [self._two_pass.complete(prompt, heard) for prompt, heard in pairs]
+        params = [
+            SamplingParams(max_new_tokens=int(p.audio_s * _MAX_TOKENS_PER_S) + _EXTRA_TOKENS)
+            for p in prompts
+        ]
+        return self._generator.generate(prompts, params, num_slots=len(prompts))
+
+    def _num_tokens(self, wav: Tensor) -> int:
+        if wav.shape[-1] > PIECE_SAMPLES:
+            raise ValueError(f"a piece may have {PIECE_SAMPLES} samples, got {wav.shape[-1]}")
+        return self._encoder.geometry.tokens_for_samples(wav.shape[-1])
+
+    def _prompt(self, wav: Tensor, latents: Tensor) -> GenerationPrompt:
+        parts = audio_parts(wav.shape[-1], self._encoder.geometry, "audio")
+        prompt = self._template.render(task_messages(self._instruction, parts))
+        return GenerationPrompt(prompt.ids, [latents], wav.shape[-1] / SAMPLE_RATE)

@@ -1,0 +1,98 @@
+"""The words that a model can hear: their pronunciations and what follows what.
+
+One file, ``words.safetensors``, beside the weights of a model whose phone head needs it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from stepaudio.atomic import write_bytes_atomic
+from stepaudio.errors import CheckpointError
+from stepaudio.text.ngram import NUM_RESERVED, NgramModel
+from stepaudio.text.word_tree import WordTree
+
+WORDS_FILE = "words.safetensors"
+_NGRAMS = "ngrams."
+
+
+@dataclass(frozen=True)
+class WordModel:
+    """Vocabulary, pronunciations and language model; word ids begin at `NUM_RESERVED`.
+
+    Attributes:
+        words: the words, by id less `NUM_RESERVED`.
+        phones: names of the phones, by index less 1.
+        num_spoken: [words] number of pronunciations of each word.
+        spoken_lens: number of phones of each pronunciation, word by word.
+        spoken_phones: phones of all pronunciations, one behind the other.
+        ngrams: language model.
+    """
+
+    words: tuple[str, ...]
+    phones: tuple[str, ...]
+    num_spoken: NDArray[np.uint8]
+    spoken_lens: NDArray[np.uint8]
+    spoken_phones: NDArray[np.uint8]
+    ngrams: NgramModel
+
+    def tree(self) -> WordTree:
+        """The words in a tree of their pronunciations."""
+        ids = np.arange(NUM_RESERVED, NUM_RESERVED + len(self.words))
+        spoken, lens = (a.astype(np.int64) for a in (self.spoken_phones, self.spoken_lens))
+        return WordTree.build(np.repeat(ids, self.num_spoken), spoken, lens, len(self.phones))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Words as text."""
+        return " ".join(self.words[word - NUM_RESERVED] for word in ids)
+
+    def save(self, folder: Path) -> Path:
+        """Write the file, atomically; returns its path.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        arrays = {
+            "words": np.frombuffer("\n".join(self.words).encode(), np.uint8),
+            "num_spoken": self.num_spoken,
+            "spoken_lens": self.spoken_lens,
+            "spoken_phones": self.spoken_phones,
+            **{_NGRAMS + name: array for name, array in self.ngrams.arrays().items()},
+        }
+        path = folder / WORDS_FILE
+        write_bytes_atomic(path, save(arrays, {"phones": json.dumps(self.phones)}))
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> WordModel | None:
+        """Read the file of a model's folder; None if there is none.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        path = folder / WORDS_FILE
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "np") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+                phones = tuple(json.loads(file.metadata()["phones"]))
+            ngrams = {
+                n.removeprefix(_NGRAMS): a for n, a in arrays.items() if n.startswith(_NGRAMS)
+            }
+            words = tuple(arrays["words"].tobytes().decode().split("\n"))
+            spoken = (arrays["num_spoken"], arrays["spoken_lens"], arrays["spoken_phones"])
+            model = cls(words, phones, *spoken, NgramModel.from_arrays(ngrams))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
+        if model.ngrams.vocab_size != len(words) + NUM_RESERVED:
+            raise CheckpointError(f"{path}: damaged (words and n-grams differ); copy it again")
+        return model

@@ -1,0 +1,97 @@
+"""The search over words against all transcripts scored one by one."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stepaudio.generation.word_search import WordSearch, WordSearchOptions
+from stepaudio.text.ngram import NUM_RESERVED, train_ngrams
+from stepaudio.text.word_tree import WordTree
+
+# "to", "two" (sounds the same), "tool", "at" and "a", in four phones.
+SPOKEN = [[1, 2], [1, 2], [1, 2, 3], [4, 1], [4]]
+IDS = range(NUM_RESERVED, NUM_RESERVED + len(SPOKEN))
+EXHAUSTIVE = WordSearchOptions(
+    language_weight=0.7, word_reward=0.4, num_hypotheses=100_000, margin=1e9, phone_margin=1e9,
+    num_results=8,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def language():
+    to, two, tool, at, a = IDS
+    sentences = [[a, tool], [at, two], [to, a, tool], [at, a], [two, to], [to]] * 2
+    return train_ngrams(sentences, IDS.stop, min_count=1, largest_word=IDS.stop)
+
+
+@pytest.fixture(scope="module")
+def tree():
+    flat = [phone for phones in SPOKEN for phone in phones]
+    lens = [len(phones) for phones in SPOKEN]
+    return WordTree.build(*(np.array(list(v), np.int64) for v in (IDS, flat, lens)), 4)
+
+
+def posteriors(seed: int, num_frames: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (2.5 * torch.randn(num_frames, 5, generator=generator)).log_softmax(-1)
+
+
+def phone_score(log_probs: torch.Tensor, words: tuple[int, ...]) -> float:
+    phones = [phone for word in words for phone in SPOKEN[word - NUM_RESERVED]]
+    lens = torch.tensor([len(log_probs)]), torch.tensor([len(phones)])
+    targets = torch.tensor([phones], dtype=torch.long)
+    return -float(F.ctc_loss(log_probs[:, None].double(), targets, *lens, reduction="sum"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_exhaustive_search_finds_the_best_of_all_transcripts(tree, language, seed):
+    log_probs = posteriors(seed)
+    scored = []
+    for count in range(5):
+        for words in itertools.product(IDS, repeat=count):
+            phones, likely = phone_score(log_probs, words), language.sentence_score(words)
+            scored.append((phones + 0.7 * likely + 0.4 * count, words, phones, likely))
+    scored.sort(reverse=True)
+    found = WordSearch(tree, language, EXHAUSTIVE)(log_probs.numpy())
+    assert [hypothesis.words for hypothesis in found[:5]] == [words for _, words, *_ in scored[:5]]
+    for hypothesis, (_, _, phones, likely) in zip(found[:5], scored, strict=False):
+        assert hypothesis.phones == pytest.approx(phones, abs=1e-4)
+        assert hypothesis.language == pytest.approx(likely, abs=1e-4)
+
+
+def spoken(phones: list[int], sure: float = 0.97) -> np.ndarray:
+    """Posteriors of phones with a blank behind each."""
+    frames = np.full((2 * len(phones), 5), (1 - sure) / 4, np.float32)
+    frames[np.arange(0, len(frames), 2), phones] = sure
+    frames[1::2, 0] = sure
+    return np.log(frames)
+
+
+def test_clear_speech_is_found_by_a_narrow_search(tree, language):
+    search = WordSearch(tree, language, WordSearchOptions(num_hypotheses=20))
+    best = search(spoken([4, 1, 2, 3]))[0]
+    _, _, tool, _, a = IDS
+    assert best.words == (a, tool)
+
+
+def test_a_repeated_phone_needs_a_blank_between(tree, language):
+    search = WordSearch(tree, language)
+    _, _, _, _, a = IDS
+    held = np.repeat(spoken([4])[:1], 3, axis=0)
+    assert search(held)[0].words == (a,)
+    assert search(spoken([4, 4]))[0].words == (a, a)
+
+
+def test_silence_has_no_words(tree, language):
+    silence = np.full((20, 5), np.log(0.001), np.float32)
+    silence[:, 0] = np.log(0.996)
+    assert WordSearch(tree, language)(silence)[0].words == ()
+    assert WordSearch(tree, language)(silence[:0])[0].words == ()
+
+
+def test_what_is_no_word_gives_the_nearest_or_nothing(tree, language):
+    found = WordSearch(tree, language)(spoken([3, 3, 3, 3], sure=0.9999))
+    assert all(set(hypothesis.words) <= set(IDS) for hypothesis in found)
