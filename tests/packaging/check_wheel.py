@@ -6,6 +6,8 @@ import zipfile
 PACKAGES = {"stepaudio", "stepaudio_recipes", "stepaudio_eval"}
 NEEDED = (
     "stepaudio/py.typed",
+    "stepaudio/voices/kathleen.ogg",
+    "stepaudio/voices/emodb03.ogg",
     "stepaudio/weights/nano/config.json",
     "stepaudio/weights/nano/tokenizer.json",
     "stepaudio/weights/nano/model.safetensors.index.json",

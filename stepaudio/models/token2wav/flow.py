@@ -154,10 +154,10 @@ class Flow(nn.Module):
         Raises:
             AudioTokenError: a token is outside of the codebook, or the shape is another one.
         """
-        if tokens.dim() != 1 or tokens.is_floating_point() or tokens.is_complex():
+        kind = tokens.dtype
+        if tokens.dim() != 1 or kind.is_floating_point or kind.is_complex or kind == torch.bool:
             raise AudioTokenError(
-                f"audio tokens must be integers of shape [n], got {tokens.dtype} "
-                f"{list(tokens.shape)}"
+                f"audio tokens must be integers of shape [n], got {kind} {list(tokens.shape)}"
             )
         size = self.config.vocab_size
         wrong = tokens[(tokens < 0) | (tokens >= size)]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stepaudio.audio.decoding import AudioSource
-from stepaudio.errors import ConfigError
+from stepaudio.errors import AudioTokenError, ConfigError
 from stepaudio.models.devices import resolve_device
 from stepaudio.models.token2wav.flow import Flow, VoicePrompt
 from stepaudio.models.token2wav.flow_config import StreamingMode
@@ -310,4 +310,11 @@ class StreamBatch:
 
 
 def _as_tokens(codes: Sequence[int] | Tensor) -> Tensor:
-    return codes if isinstance(codes, Tensor) else torch.tensor(list(codes), dtype=torch.long)
+    if isinstance(codes, Tensor):
+        return codes
+    given = list(codes)
+    # Not as int64 at once, which would cut fractions off.
+    try:
+        return torch.tensor(given) if given else torch.zeros(0, dtype=torch.long)
+    except (TypeError, ValueError, RuntimeError) as error:  # a number of more than 64 bits, too
+        raise AudioTokenError(f"audio tokens must be integers of shape [n]: {error}") from error

@@ -49,7 +49,8 @@ class VoiceLimits:
             allows about 16 s.
         lowest_rate: lowest sample rate in Hz.
         highest_rate: highest sample rate in Hz.
-        quietest: refused if no tenth of a second is louder, as root mean square (-60 dBFS).
+        quietest: refused if no tenth of a second is louder, as root mean square around its mean
+            (-60 dBFS).
         clipped_warning: share of samples at full scale from which a warning is given.
         clipped_refusal: share of samples at full scale from which a recording is refused.
     """
@@ -240,7 +241,7 @@ class VoicePreparer:
             )
         window = int(_LEVEL_WINDOW_S * rate)
         levels = samples[: len(samples) // window * window].reshape(-1, window)
-        if float(levels.square().mean(dim=1).max().sqrt()) < limits.quietest:
+        if float(levels.std(dim=1, correction=0).max()) < limits.quietest:
             raise VoiceError(
                 f"{name}: its first channel is silent; record it louder, or take another one"
             )

@@ -268,6 +268,21 @@ def test_no_tokens(engine: Token2Wav, reference: Token2Wav) -> None:
     assert engine.step([], [], []) == ([], [])
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [[1.7], [True], ["1"], [None], [2**70], [[1]], torch.tensor([1.0]), torch.tensor([True])],
+)
+def test_codes_that_are_no_integers(engine: Token2Wav, wrong: Any) -> None:
+    voice = engine.prepare_voice(prompt(4))
+    with pytest.raises(AudioTokenError, match="must be integers"):
+        engine.synthesize(wrong, voice)
+
+
+def test_sound_may_be_changed_in_place(engine: Token2Wav) -> None:
+    wav = engine.synthesize([1, 2], engine.prepare_voice(prompt(4)))
+    assert not wav.mul_(0.5).requires_grad
+
+
 @pytest.mark.parametrize("wrong", [-1, CODEBOOK, 2**40])
 def test_codes_out_of_range(engine: Token2Wav, wrong: int) -> None:
     voice = engine.prepare_voice(prompt(4))

@@ -134,6 +134,7 @@ def test_some_clipping_is_a_warning(
         (tone(0.99), 16_000, "lasts 0.99 s, but a voice needs at least 1 s"),
         (tone(2, level=1e-4), 16_000, "silent"),
         (np.zeros((32_000, 1)), 16_000, "silent"),
+        (np.full((32_000, 1), 0.5), 16_000, "silent"),
         (np.clip(tone(2, level=3), -1, 1), 16_000, "78% of its samples are clipped"),
         (tone(2, 6000), 6_000, "6000 Hz is outside of 8000 to 96000 Hz"),
         (tone(2, 192_000), 192_000, "192000 Hz is outside"),
