@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,16 +26,16 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from stepaudio.catalog import embedded_folder
-from stepaudio.errors import CheckpointError, ConfigError
+from stepaudio.errors import CheckpointError
+from stepaudio.models.config_file import CONFIG_FILE, read_config, read_json_object
 from stepaudio.models.devices import resolve_device
-from stepaudio.models.hf_config import FORMAT_VERSION, StepAudioConfig
+from stepaudio.models.hf_config import StepAudioConfig
 from stepaudio.models.hub import checkpoint_folder
 from stepaudio.models.processor import StepAudioProcessor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.models.strict import tensor_mismatches
 from stepaudio.text.tokenizer import TextTokenizer
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 GENERATION_FILE = "generation_config.json"
@@ -78,6 +77,11 @@ def load_model(
     with torch.device("meta"):
         model = StepAudio2ForCausalLM(config)
     _check_names_and_shapes(folder, model, {name: shape for name, (_, shape) in stored.items()})
+    if (folder / GENERATION_FILE).is_file():
+        generation = GenerationConfig.from_dict(read_json_object(folder / GENERATION_FILE))
+        if generation.eos_token_id is None:
+            generation.eos_token_id = list(config.text_config.stop_ids)
+        model.generation_config = generation
     device = torch.device(device)
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
@@ -95,11 +99,6 @@ def load_model(
     model.tie_weights()
     config.dtype = model.lm_head.weight.dtype
     config.name_or_path = str(source)
-    if (folder / GENERATION_FILE).is_file():
-        generation = GenerationConfig.from_pretrained(folder)
-        if generation.eos_token_id is None:
-            generation.eos_token_id = list(config.text_config.stop_ids)
-        model.generation_config = generation
     return model.eval()
 
 
@@ -117,39 +116,9 @@ def load_pretrained(
         CheckpointError: files are missing or damaged, or do not fit each other.
         ConfigError: configuration or tokenizer are contradictory, or there is no such device.
     """
-    folder = pretrained_folder(source)
+    folder = embedded_folder(str(source)) or checkpoint_folder(source)
     tokenizer = StepAudioProcessor.from_pretrained(folder).tokenizer
     return load_model(folder, device=resolve_device(device), dtype=dtype), tokenizer
-
-
-def pretrained_folder(source: str | Path) -> Path:
-    """Folder of an embedded model by its name, of a folder, or of a Hub repository by its id.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    return embedded_folder(str(source)) or checkpoint_folder(source)
-
-
-def read_config(folder: Path) -> StepAudioConfig:
-    """Read ``config.json`` of a folder.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, or newer than this program.
-        ConfigError: it is incomplete or contradictory.
-    """
-    path = folder / CONFIG_FILE
-    values = _read_json(path)
-    try:
-        config = StepAudioConfig(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if config.format_version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: written in format {config.format_version}, but this version of stepaudio "
-            f"reads formats up to {FORMAT_VERSION}: install a newer one"
-        )
-    return config
 
 
 def save_checkpoint(
@@ -203,25 +172,10 @@ def weights_hash(digests: Mapping[str, str]) -> str:
 # ---- loading -----------------------------------------------------------------------------------
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is missing: a checkpoint is a folder with {CONFIG_FILE}, {WEIGHTS_FILE} "
-            f"(or shards and {INDEX_FILE}) and the tokenizer's files"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}; download it again") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected an object with fields")
-    return values
-
-
 def _stored_tensors(folder: Path) -> dict[str, tuple[Path, list[int]]]:
     """Shard and shape of every stored tensor, from the headers alone."""
     if (folder / INDEX_FILE).is_file():
-        weight_map = _read_json(folder / INDEX_FILE).get("weight_map")
+        weight_map = read_json_object(folder / INDEX_FILE).get("weight_map")
         if not isinstance(weight_map, dict):
             raise CheckpointError(f"{folder / INDEX_FILE}: has no weight_map; download it again")
         paths = [folder / str(name) for name in sorted(set(weight_map.values()))]

@@ -80,7 +80,7 @@ class StepAudioConfig(PreTrainedConfig):
         kwargs.pop("model_type", None)
         kwargs.pop("transformers_version", None)
         flat = {k: kwargs.pop(k) for k in _TEXT_FIELDS & set(kwargs)}
-        if not isinstance(text_config, TextConfig):
+        if text_config is None or isinstance(text_config, Mapping):
             text_config = flat | dict(text_config or {})
         if audio_encoder_config is None:
             raise ConfigError("config.json: audio_encoder_config is missing")
@@ -239,6 +239,8 @@ def _section(kind: type[_Kind], values: _Kind | Mapping[str, Any]) -> _Kind:
         if not isinstance(values, kind):
             raise ConfigError(f"expected {kind.__name__}, got {type(values).__name__}")
         return values
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"config.json: the section of {kind.__name__} is no object with fields")
     known = {f.name for f in dataclasses.fields(kind)}
     if "torch_dtype" in known and "dtype" in values:
         values = {"torch_dtype": values["dtype"], **values}

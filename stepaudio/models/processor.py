@@ -32,10 +32,11 @@ from stepaudio.conversation import (
 )
 from stepaudio.errors import CheckpointError, ConfigError
 from stepaudio.models.config import AudioEncoderConfig
+from stepaudio.models.config_file import CONFIG_FILE, read_config, read_json_object
 from stepaudio.models.hf_config import StepAudioConfig
 from stepaudio.text.tokenizer import TOKENIZER_FILES, TextTokenizer
+from stepaudio.text.vocab import EOT
 
-CONFIG_FILE = "config.json"
 PROCESSOR_FILE = "processor_config.json"
 
 Waveform = Tensor | NDArray[np.floating[Any]] | Sequence[float]
@@ -224,14 +225,17 @@ class StepAudioProcessor(ProcessorMixin):
         folder = _local_folder(pretrained_model_name_or_path, hub)
         tokenizer = TextTokenizer.from_folder(folder)
         if (folder / CONFIG_FILE).is_file():
-            config = StepAudioConfig.from_pretrained(folder)
+            config = read_config(folder)
             _check_ids(config, tokenizer, folder)
             return cls(tokenizer, config.audio_encoder_config, Prompts.from_dict(config.prompts))
         if not (folder / PROCESSOR_FILE).is_file():
             raise CheckpointError(f"{folder}: neither {CONFIG_FILE} nor {PROCESSOR_FILE} is there")
-        values = json.loads((folder / PROCESSOR_FILE).read_text(encoding="utf-8"))
-        audio_config = AudioEncoderConfig.from_dict(values["audio_encoder_config"])
-        return cls(tokenizer, audio_config, Prompts.from_dict(values["prompts"]))
+        values = read_json_object(folder / PROCESSOR_FILE)
+        try:
+            audio_config = AudioEncoderConfig.from_dict(values["audio_encoder_config"])
+            return cls(tokenizer, audio_config, Prompts.from_dict(values["prompts"]))
+        except KeyError as error:
+            raise CheckpointError(f"{folder / PROCESSOR_FILE}: lacks the field {error}") from error
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> list[str]:
         """Write ``tokenizer.json`` and ``processor_config.json``; return their paths."""
@@ -320,4 +324,9 @@ def _check_ids(config: StepAudioConfig, tokenizer: TextTokenizer, folder: Path) 
         raise ConfigError(
             f"{folder}: the tokenizer needs {vocab.size} embeddings, {CONFIG_FILE} has "
             f"vocab_size {config.vocab_size}"
+        )
+    if vocab.eot not in config.text_config.stop_ids:
+        raise ConfigError(
+            f"{folder}: eos_token_id {list(config.text_config.stop_ids)} of {CONFIG_FILE} lacks "
+            f"{EOT}, which is {vocab.eot} in the tokenizer"
         )

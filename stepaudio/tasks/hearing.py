@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from stepaudio.audio.io import load_audio
 from stepaudio.audio.mel import log_mel
 from stepaudio.conversation import AudioPart, audio_parts
 from stepaudio.errors import AudioLoadError
-from stepaudio.models.config import AudioEncoderConfig
+from stepaudio.generation.generator import Generator
 
 
 @dataclass
@@ -64,6 +65,16 @@ def hear(
     return clips, parts
 
 
-def mels_of(clips: Sequence[Clip], config: AudioEncoderConfig) -> list[Tensor]:
-    """Log-mel [n_mels, frames] of every piece."""
-    return [log_mel(clip.samples, config.n_mels, floor=config.mel_floor) for clip in clips]
+def latents_of(clips: Sequence[Clip], generator: Generator) -> tuple[list[Tensor], float]:
+    """Latents [S, D] of every piece, and the seconds that it took to encode the new ones.
+
+    Pieces that were not encoded before are encoded together, and then remember their latents.
+    """
+    started, config = time.perf_counter(), generator.model.config.audio_encoder_config
+    new = [clip for clip in clips if clip.latents is None]
+    if new:
+        mels = [log_mel(clip.samples, config.n_mels, floor=config.mel_floor) for clip in new]
+        for clip, latents in zip(new, generator.encode(mels), strict=True):
+            clip.latents = latents
+    encode_s = time.perf_counter() - started if new else 0.0
+    return [clip.latents for clip in clips if clip.latents is not None], encode_s

@@ -69,8 +69,8 @@ DEFAULTS: Mapping[TaskMode, ModeDefaults] = {
     "read_aloud": ModeDefaults("speech", _SPEAK),
     "read_translation": ModeDefaults("speech", _SPEAK),
 }
-# A thought is text; the public client lets it be as long as an answer.
-THINKING = SamplingParams(temperature=0.7, top_p=0.9, repetition_penalty=1.05, max_new_tokens=2048)
+# A thought is text; the public client lets it be as long as an answer in text can be.
+THOUGHT_TOKENS = 2048
 
 _INSTRUCT: tuple[TaskMode, ...] = (
     "asr",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,18 +29,19 @@ from stepaudio.errors import CheckpointError
 from stepaudio.generation.completion import Completion, GenerationPrompt, check_fits
 from stepaudio.generation.generator import Generator
 from stepaudio.generation.sampling import SamplingParams
-from stepaudio.models.checkpoint import load_model, read_config
+from stepaudio.models.checkpoint import load_model
+from stepaudio.models.config_file import read_config
 from stepaudio.models.devices import resolve_device
 from stepaudio.models.hf_config import StepAudioConfig
 from stepaudio.models.hub import checkpoint_folder
 from stepaudio.models.processor import StepAudioProcessor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.dialogue import Dialogue, DialogueOptions
-from stepaudio.tasks.hearing import Clip, hear, mels_of
+from stepaudio.tasks.hearing import Clip, hear, latents_of
 from stepaudio.tasks.instructions import ANSWER_FORMAT, Target, translation_prompt
 from stepaudio.tasks.modes import (
     DEFAULTS,
-    THINKING,
+    THOUGHT_TOKENS,
     TaskMode,
     Variant,
     checked_variant,
@@ -140,13 +140,18 @@ class StepAudio:
 
         loaded = cls(config, processor, load, name=str(source), variant=variant)
         if not lazy:
-            loaded.generator  # noqa: B018 - the property loads
+            loaded.model  # noqa: B018 - the property loads
         return loaded
 
     @cached_property
+    def model(self) -> StepAudio2ForCausalLM:
+        """The model; the first access loads it."""
+        return self._load()
+
+    @cached_property
     def generator(self) -> Generator:
-        """Generator over the model's weights."""
-        return Generator(self._load())
+        """Generator over the model's weights; on a CPU it copies small ones when first used."""
+        return Generator(self.model)
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -326,7 +331,8 @@ class StepAudio:
             messages: the conversation, without an open message.
             clips: as in `answer`.
             mode: kind of the answer.
-            params: sampling of the answer; the thought takes its seed.
+            params: sampling of thought and answer; `max_new_tokens` and `stop_ids` are those of
+                the answer alone.
             tools: names of the declared tools.
 
         Raises:
@@ -334,7 +340,7 @@ class StepAudio:
         """
         prompt = self.template.render([*messages, think_message()])
         self.check_prompt(prompt)
-        thinking = dataclasses.replace(THINKING, seed=params.seed)
+        thinking = dataclasses.replace(params, max_new_tokens=THOUGHT_TOKENS, stop_ids=None)
         ready, encode_s = self._generation_prompt(prompt, clips)
         thought, completion = self._think(ready, thinking)
         completion.stats.encode_s = encode_s
@@ -386,15 +392,7 @@ class StepAudio:
         self, prompt: Prompt, clips: Mapping[str, Clip]
     ) -> tuple[GenerationPrompt, float]:
         """Encode the clips that were not encoded before; also the seconds that it took."""
-        heard = {key: clips[key] for _, _, key in prompt.audio_spans}
-        new = [clip for clip in heard.values() if clip.latents is None]
-        encode_s = 0.0
-        if new:
-            generator, started = self.generator, time.perf_counter()
-            encoded = generator.encode(mels_of(new, self.config.audio_encoder_config))
-            for clip, latents in zip(new, encoded, strict=True):
-                clip.latents = latents
-            encode_s = time.perf_counter() - started
-        known = [clip.latents for clip in heard.values() if clip.latents is not None]
-        seconds = sum(len(clip.samples) for clip in heard.values()) / SAMPLE_RATE
-        return GenerationPrompt(prompt.ids, known, seconds), encode_s
+        heard = [clips[key] for key in dict.fromkeys(key for _, _, key in prompt.audio_spans)]
+        latents, encode_s = latents_of(heard, self.generator)
+        seconds = sum(len(clip.samples) for clip in heard) / SAMPLE_RATE
+        return GenerationPrompt(prompt.ids, latents, seconds), encode_s

@@ -7,17 +7,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from stepaudio.models.checkpoint import CONFIG_FILE, INDEX_FILE
+from stepaudio.models.checkpoint import INDEX_FILE
+from stepaudio.models.config_file import CONFIG_FILE
 from stepaudio.models.hf_config import StepAudioConfig
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.text.tokenizer import TextTokenizer
 
 MAX_RATIO = 1.1
-_VALUES = {
+_VALUES: dict[str, Any] = {
     "text_config": {
         "vocab_size": 16_000,
         "hidden_size": 1024,
@@ -28,11 +31,7 @@ _VALUES = {
         "rms_norm_eps": 1e-6,
         "rope_theta": 1e6,
         "max_position_embeddings": 1024,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
     },
-    "audio_start_token_id": 200,
-    "audio_patch_token_id": 202,
     "audio_encoder_config": {
         "n_mels": 80,
         "n_audio_ctx": 100,
@@ -49,7 +48,8 @@ _VALUES = {
 _MEASURE = """
 import re, sys, torch
 from pathlib import Path
-from stepaudio.models.checkpoint import load_model
+from stepaudio import StepAudio
+import stepaudio.tasks.step_audio
 
 def peak():
     status = Path("/proc/self/status").read_text()
@@ -57,18 +57,29 @@ def peak():
 
 torch.zeros(1).to(torch.bfloat16)
 before = peak()
-model = load_model(sys.argv[1], dtype=torch.bfloat16, progress=True)
+model = StepAudio.from_pretrained(
+    sys.argv[1], device="cpu", dtype=torch.bfloat16, progress=True
+).model
 grown = peak() - before
 print(sum(p.nbytes for p in model.parameters()), grown)
 """
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def large(tmp_path_factory: pytest.TempPathFactory, definition: dict[str, Any]) -> Path:
     """About 0.65 GB of bfloat16 in two shards, like those of the public checkpoint."""
     folder = tmp_path_factory.mktemp("large")
+    tokenizer = TextTokenizer(definition)
+    tokenizer.save(folder)
+    vocab = tokenizer.vocab
+    ends = {"eos_token_id": list(vocab.stop_ids), "pad_token_id": vocab.pad}
+    values = _VALUES | {
+        "text_config": _VALUES["text_config"] | ends,
+        "audio_start_token_id": vocab.audio_start,
+        "audio_patch_token_id": vocab.audio_patch,
+    }
     with torch.device("meta"):
-        model = StepAudio2ForCausalLM(StepAudioConfig(**_VALUES))
+        model = StepAudio2ForCausalLM(StepAudioConfig(**values))
     names = sorted(model.state_dict())
     weight_map = {}
     for number, part in enumerate((names[::2], names[1::2]), start=1):
@@ -78,7 +89,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_file(tensors, folder / file)
         weight_map |= dict.fromkeys(part, file)
     (folder / INDEX_FILE).write_text(json.dumps({"weight_map": weight_map}))
-    (folder / CONFIG_FILE).write_text(json.dumps(_VALUES))
+    (folder / CONFIG_FILE).write_text(json.dumps(values))
     return folder
 
 

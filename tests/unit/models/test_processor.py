@@ -158,7 +158,10 @@ def test_what_does_not_fit(
 
 def write_config(folder: Path, tokenizer: TextTokenizer, **changes: Any) -> None:
     vocab = tokenizer.vocab
-    text = PUBLIC["text_config"] | {"vocab_size": vocab.size}
+    text = PUBLIC["text_config"] | {
+        "vocab_size": vocab.size,
+        "eos_token_id": list(tokenizer.vocab.stop_ids),
+    }
     ids = {
         "audio_start_token_id": vocab.audio_start,
         "audio_patch_token_id": vocab.audio_patch,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from stepaudio.errors import CapacityError, ToolError
+from stepaudio.generation.generator import GenerationPrompt, Generator
 from stepaudio.generation.sampling import SamplingParams
 from stepaudio.tasks.dialogue import Dialogue
 from stepaudio.tasks.step_audio import StepAudio
@@ -136,6 +139,26 @@ def test_thoughts_come_first_and_are_dropped(scripted: Scripted, speech: bool) -
     history = written(model, dialogue)
     assert "<think>" not in history
     assert "<|BOT|>assistant\n<tts_start>Hello" in history or not speech
+
+
+def test_thoughts_are_sampled_as_the_answer_is(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = scripted(THOUGHT, SPEECH, name="mini-Think")
+    given: list[SamplingParams] = []
+    until = Generator.generate_until
+
+    def watched(
+        self: Generator, prompt: GenerationPrompt, params: SamplingParams, last: Any
+    ) -> Any:
+        given.append(params)
+        return until(self, prompt, params, last)
+
+    monkeypatch.setattr(Generator, "generate_until", watched)
+    asked = SamplingParams(temperature=0.3, top_k=5, seed=4, max_new_tokens=3)
+    reply = model.dialogue(speech=True, think=True).say(text="Hi", params=asked)
+    assert reply.thought == "A child laughs"
+    assert (given[0].temperature, given[0].top_k, given[0].seed) == (0.3, 5, 4)
 
 
 def test_base_alternates_audio_and_ids(scripted: Scripted) -> None:

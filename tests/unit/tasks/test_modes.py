@@ -8,7 +8,7 @@ import pytest
 
 from stepaudio.catalog import embedded_folder
 from stepaudio.errors import ConfigError
-from stepaudio.models.checkpoint import read_config
+from stepaudio.models.config_file import read_config
 from stepaudio.tasks.instructions import translation_prompt
 from stepaudio.tasks.modes import (
     DEFAULTS,

@@ -184,6 +184,41 @@ def test_small_files_are_checked_before_the_weights(scripted: Scripted, tmp_path
         StepAudio.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{", "config.json: damaged"),
+        ("config.json", "[1]", "config.json: expected an object"),
+        ("config.json", '{"text_config": "x"}', "audio_encoder_config is missing"),
+        (
+            "config.json",
+            '{"text_config": 1, "audio_encoder_config": {}}',
+            "TextConfig is no object",
+        ),
+        ("config.json", '{"audio_encoder_config": [2]}', "missing fields"),
+        ("generation_config.json", "{", "generation_config.json: damaged"),
+        ("generation_config.json", "[]", "generation_config.json: expected an object"),
+    ],
+)
+def test_damaged_json_is_named(
+    scripted: Scripted, tmp_path: Path, file: str, content: str, message: str
+) -> None:
+    scripted(TEXT)
+    (tmp_path / "mini" / file).write_text(content)
+    with pytest.raises((CheckpointError, ConfigError), match=message):
+        StepAudio.from_pretrained(tmp_path / "mini")
+
+
+def test_end_tokens_must_be_those_of_the_tokenizer(scripted: Scripted, tmp_path: Path) -> None:
+    scripted(TEXT)
+    path = tmp_path / "mini" / "config.json"
+    values = json.loads(path.read_text())
+    values["text_config"]["eos_token_id"] = values["text_config"]["pad_token_id"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"eos_token_id .* lacks <\|EOT\|>"):
+        StepAudio.from_pretrained(tmp_path / "mini", lazy=True)
+
+
 def test_a_repository_without_that_revision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
