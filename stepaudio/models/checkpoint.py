@@ -116,9 +116,18 @@ def load_pretrained(
         CheckpointError: files are missing or damaged, or do not fit each other.
         ConfigError: configuration or tokenizer are contradictory, or there is no such device.
     """
-    folder = embedded_folder(str(source)) or checkpoint_folder(source)
+    folder = pretrained_folder(source)
     tokenizer = StepAudioProcessor.from_pretrained(folder).tokenizer
     return load_model(folder, device=resolve_device(device), dtype=dtype), tokenizer
+
+
+def pretrained_folder(source: str | Path) -> Path:
+    """Folder of an embedded model by its name, of a folder, or of a Hub repository by its id.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    return embedded_folder(str(source)) or checkpoint_folder(source)
 
 
 def save_checkpoint(
