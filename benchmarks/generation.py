@@ -13,7 +13,8 @@ computes too. Because it takes seconds a token, it is measured at some positions
 the integral over straight lines between them. Both run in turn: ours pauses at a position while
 recompute finds the same token, so that a busy machine slows both; clock "cpu" counts only the time
 in which this process computes. The total of ours is the sum of every token's time, the first one's
-with encoder and prefill.
+with encoder and prefill. Whether time grows with the tokens is measured apart, by steps behind few
+and behind many tokens in turn.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 AUDIO_S = 30
 NUM_TEXT_TOKENS = 32
 AUDIO_START, AUDIO_END, AUDIO_PATCH = 200, 201, 202
+NUM_TURNS = 64  # of the first and the last step, to compare these
 NEIGHBOURS = 16  # ours at a position: the median over so many tokens on either side
 
 
@@ -217,6 +219,29 @@ def measure(
     return Times(ours, recomputed, num_same)
 
 
+@torch.inference_mode()
+def growth(
+    generator: Generator, request: Request, num_tokens: int, clock: Callable[[], float]
+) -> float:
+    """Time of the last token's step in units of the first one's, taken in turn many times."""
+    prompt = GenerationPrompt(request.ids[0].tolist(), generator.encode(request.mels))
+    more = torch.randint(3, AUDIO_START, (num_tokens - 2,)).tolist()
+    long = GenerationPrompt([*prompt.ids, *more], prompt.audio)
+    token = torch.tensor([3], device=generator.device)
+    both = [(generator.new_cache(1, len(long.ids) + 1), filled) for filled in (prompt, long)]
+    for cache, filled in both:
+        generator.prefill([filled], [0], cache)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(NUM_TURNS):
+        for times, (cache, filled) in zip(seconds, both, strict=True):
+            start = clock()
+            generator.step(token, [0], cache).argmax().item()
+            times.append(clock() - start)
+            cache.truncate(0, len(filled.ids))
+    first, last = map(statistics.median, seconds)
+    return last / first
+
+
 def spread(num_tokens: int, num_positions: int) -> list[int]:
     """Positions from the first to the last token, evenly spaced."""
     steps = max(num_positions - 1, 1)
@@ -239,7 +264,7 @@ def near(times: Sequence[float], position: int) -> float:
     return statistics.median(times[first : position + NEIGHBOURS])
 
 
-def report(runs: Sequence[Times], positions: Sequence[int]) -> None:
+def report(runs: Sequence[Times], positions: Sequence[int], grown: float) -> None:
     """Print one line for every position, then totals: medians over all runs."""
     ours = [statistics.median(values) for values in zip(*(run.ours for run in runs), strict=True)]
     theirs = [
@@ -249,12 +274,10 @@ def report(runs: Sequence[Times], positions: Sequence[int]) -> None:
     for position, seconds in zip(positions, theirs, strict=True):
         step = near(ours, position)
         print(f"{position:6} {1e3 * step:9.1f} {1e3 * seconds:13.1f} {seconds / step:7.1f}")
-    quarter = max(len(ours) // 4, 1)
-    flat = statistics.median(ours[-quarter:]) / statistics.median(ours[1 : 1 + quarter])
     total, recomputed = sum(ours), integral(positions, theirs)
     same = sum(run.num_same for run in runs)
     print(f"first token, encoder and prefill included: {ours[0]:.2f} s")
-    print(f"a token in the last quarter takes {flat:.2f} x one in the first")
+    print(f"the last step takes {grown:.2f} x the first one, both in turn {NUM_TURNS} times")
     print(
         f"{len(ours)} tokens: ours {total:.1f} s, recompute {recomputed:.1f} s (integrated over "
         f"{len(positions)} positions): {recomputed / total:.1f} x faster"
@@ -288,7 +311,7 @@ def main() -> None:
     )
     measure(model, generator, request, 4, [1, 4])  # warm up
     runs = [measure(model, generator, request, args.tokens, positions) for _ in range(args.rounds)]
-    report(runs, positions)
+    report(runs, positions, growth(generator, request, args.tokens, CLOCKS[args.clock]))
 
 
 if __name__ == "__main__":
