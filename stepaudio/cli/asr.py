@@ -51,7 +51,11 @@ def _transcribe(
     from stepaudio.tasks.asr import Recording, Transcriber
 
     transcriber = Transcriber.from_pretrained(
-        args.model, device=args.device, batch_size=args.batch_size, decoding=args.decoding
+        args.model,
+        device=args.device,
+        batch_size=args.batch_size,
+        decoding=args.decoding,
+        word_timestamps=args.word_timestamps,
     )
     outcomes = transcriber.transcribe_many(
         (

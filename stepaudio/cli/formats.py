@@ -7,9 +7,10 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stepaudio.tasks.subtitles import to_srt, to_vtt
-from stepaudio.tasks.transcript import Transcript
+from stepaudio.tasks.transcript import Segment, Transcript
 
 SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
 _NUMBER_WIDTH = 8
@@ -51,10 +52,7 @@ def to_json(result: Result) -> str:
         "file": result.file,
         "text": transcript.text,
         "duration_s": round(transcript.duration_s, 3),
-        "segments": [
-            {"start": segment.start, "end": segment.end, "text": segment.text}
-            for segment in transcript.segments
-        ],
+        "segments": [_segment_values(segment) for segment in transcript.segments],
         "rtf": round(transcript.rtf, 5),
         "model": result.model,
         "language": result.language,
@@ -73,6 +71,16 @@ def to_json(result: Result) -> str:
     except UnicodeEncodeError:  # a file name that is not UTF-8
         line = json.dumps(values)
     return line + "\n"
+
+
+def _segment_values(segment: Segment) -> dict[str, Any]:
+    values: dict[str, Any] = {"start": segment.start, "end": segment.end, "text": segment.text}
+    if segment.words:
+        values["words"] = [
+            {"word": w.text, "start": w.start, "end": w.end, "confidence": w.confidence}
+            for w in segment.words
+        ]
+    return values
 
 
 class Table:

@@ -105,6 +105,12 @@ def build_parser() -> argparse.ArgumentParser:
         "auto: words where the model has a word model (default: %(default)s)",
     )
     asr.add_argument(
+        "--word-timestamps",
+        action="store_true",
+        help="also find when each word was said: in JSON as segments[].words, with a confidence; "
+        "subtitles are timed by them",
+    )
+    asr.add_argument(
         "--jobs",
         type=_positive,
         default=1,

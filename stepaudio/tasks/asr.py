@@ -37,6 +37,7 @@ from stepaudio.errors import AudioLoadError, CapacityError, StepAudioError
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.models.checkpoint import load_pretrained, pretrained_folder
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.tasks.alignment import WordAligner
 from stepaudio.tasks.prefetch import prefetch
 from stepaudio.tasks.recognizer import Decoding, Recognizer
 from stepaudio.tasks.transcript import Segment, Transcript, join_texts
@@ -114,6 +115,7 @@ class Transcriber:
         decoding: Decoding = "auto",
         vad: VadOptions = DEFAULT_VAD_OPTIONS,
         detector: VoiceActivityDetector[Any] | None = None,
+        aligner: WordAligner | None = None,
     ) -> None:
         """Prepare a loaded model.
 
@@ -125,6 +127,7 @@ class Transcriber:
             decoding: how tokens are chosen, see `Recognizer`.
             vad: how recordings are cut.
             detector: finds the speech; None: Silero.
+            aligner: finds the times of the words; None: segments have no words.
 
         Raises:
             ConfigError: the model cannot decode in this way.
@@ -133,6 +136,7 @@ class Transcriber:
         self._batch_size = batch_size
         self._vad = vad
         self._detector = detector or silero_detector()
+        self._aligner = aligner
 
     @classmethod
     def from_pretrained(
@@ -142,6 +146,7 @@ class Transcriber:
         device: str = "auto",
         batch_size: int = DEFAULT_BATCH_SIZE,
         decoding: Decoding = "auto",
+        word_timestamps: bool = False,
     ) -> Transcriber:
         """Load a model by name, folder or hub id.
 
@@ -150,6 +155,8 @@ class Transcriber:
             device: "cpu", "cuda", or "auto": a GPU where there is one.
             batch_size: windows that are transcribed together.
             decoding: how tokens are chosen, see `Recognizer`.
+            word_timestamps: also find the times of the words, with the model's own CTC head, or
+                with nano's where it has none.
 
         Raises:
             CheckpointError: it cannot be loaded.
@@ -158,7 +165,19 @@ class Transcriber:
         """
         loaded, tokenizer = load_pretrained(model, device=device)
         words = WordModel.load(pretrained_folder(model))
-        transcriber = cls(loaded, tokenizer, words=words, batch_size=batch_size, decoding=decoding)
+        aligner = None
+        if word_timestamps and loaded.config.audio_encoder_config.ctc_tokens:
+            aligner = WordAligner(loaded)
+        elif word_timestamps:
+            aligner = WordAligner.from_pretrained("nano", device=device)
+        transcriber = cls(
+            loaded,
+            tokenizer,
+            words=words,
+            batch_size=batch_size,
+            decoding=decoding,
+            aligner=aligner,
+        )
         transcriber._warm_up()
         return transcriber
 
@@ -307,8 +326,17 @@ class Transcriber:
             job.num_waiting -= 1
             job.stats.add(cost)
             if text:
-                start_s, stop_s = round(window.segment.start_s, 3), round(window.segment.stop_s, 3)
-                job.segments.append(Segment(start_s, stop_s, text))
+                job.segments.append(self._segment(window, text, job.stats))
+
+    def _segment(self, window: SpeechWindow, text: str, stats: GenerationStats) -> Segment:
+        """Segment of a window, with its words if they are wanted; adds their cost."""
+        start_s, stop_s = round(window.segment.start_s, 3), round(window.segment.stop_s, 3)
+        if self._aligner is None:
+            return Segment(start_s, stop_s, text)
+        started = time.perf_counter()
+        words = tuple(word.shifted(start_s) for word in self._aligner.align(window.samples, text))
+        stats.encode_s += time.perf_counter() - started
+        return Segment(start_s, stop_s, text, words)
 
 
 def _take_complete(unfinished: deque[_Job]) -> Iterator[Transcript | StepAudioError]:

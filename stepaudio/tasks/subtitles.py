@@ -1,16 +1,17 @@
 """Segments as SubRip (srt) and WebVTT (vtt) subtitles.
 
-A long segment is spread over several cues of at most two lines; its time is divided among them
-in proportion to their characters.
+A long segment is spread over several cues of at most two lines. Where the times of its words are
+known, a cue lasts from its first word to its last; otherwise the segment's time is divided in
+proportion to the characters.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from stepaudio.tasks.transcript import Segment
+from stepaudio.tasks.transcript import Segment, Word
 
 LINE_CHARACTERS = 42
 CUE_LINES = 2
@@ -32,6 +33,10 @@ def cues(segments: Iterable[Segment]) -> Iterator[Cue]:
     for segment in segments:
         lines = textwrap.wrap(segment.text, LINE_CHARACTERS)
         blocks = [tuple(lines[i : i + CUE_LINES]) for i in range(0, len(lines), CUE_LINES)]
+        # Where a line breaks inside a word, the words do not tell its time.
+        if segment.words and sum(len(line.split()) for line in lines) == len(segment.words):
+            yield from _timed_cues(segment.words, blocks)
+            continue
         sizes = [sum(map(len, block)) for block in blocks]
         start, end = round(1000 * segment.start), round(1000 * segment.end)
         done = 0
@@ -40,6 +45,15 @@ def cues(segments: Iterable[Segment]) -> Iterator[Cue]:
             done += size
             last = start + max(end - start, 0) * done // sum(sizes)
             yield Cue(first, max(last, first + 1), block)
+
+
+def _timed_cues(words: Sequence[Word], blocks: Sequence[tuple[str, ...]]) -> Iterator[Cue]:
+    first = 0
+    for block in blocks:
+        last = first + sum(len(line.split()) for line in block)
+        start, end = round(1000 * words[first].start), round(1000 * words[last - 1].end)
+        yield Cue(start, max(end, start + 1), block)
+        first = last
 
 
 def to_srt(segments: Iterable[Segment]) -> str:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stepaudio.generation.stats import GenerationStats
 
 
 @dataclass(frozen=True)
+class Word:
+    """One word: start and end in seconds, and how sure the alignment is of it, 0 to 1."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+    def shifted(self, seconds: float) -> Word:
+        """The word said so much later."""
+        start, end = round(self.start + seconds, 3), round(self.end + seconds, 3)
+        return replace(self, start=start, end=end)
+
+
+@dataclass(frozen=True)
 class Segment:
-    """One stretch of speech: start and end in seconds, and its text."""
+    """One stretch of speech: start and end in seconds, its text, and its words if asked for."""
 
     start: float
     end: float
     text: str
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)

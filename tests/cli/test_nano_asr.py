@@ -86,6 +86,26 @@ def test_table_as_in_the_demo(run, examples, rows):
         assert Path(file).is_file() and float(seconds) > 0 and float(rtf) > 0 and text
 
 
+def test_word_timestamps(run, examples):
+    file = examples / "us_female_2.ogg"
+    done = run("asr", file, "--format", "json", "--word-timestamps")
+    assert (done.status, done.errors) == (0, [])
+    (segment,) = done.objects[0]["segments"]
+    words = segment["words"]
+    assert " ".join(word["word"] for word in words) == segment["text"]
+    times = [time for word in words for time in (word["start"], word["end"])]
+    assert times == sorted(times)
+    assert segment["start"] <= times[0] and times[-1] <= segment["end"]
+    assert all(0 <= word["confidence"] <= 1 for word in words)
+
+
+def test_greedy_decoding_is_another_way(run, examples):
+    done = run("asr", examples / "us_female_2.ogg", "--format", "json", "--decoding", "greedy")
+    assert (done.status, done.errors) == (0, [])
+    # One pass for each token: the decoder writes by itself.
+    assert done.objects[0]["passes"] == done.objects[0]["tokens"] - 1
+
+
 def test_listed_with_its_folder(run):
     done = run("models")
     assert done.status == 0

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepaudio.tasks.subtitles import CUE_LINES, LINE_CHARACTERS, cues, to_srt, to_vtt
-from stepaudio.tasks.transcript import Segment
+from stepaudio.tasks.transcript import Segment, Word
 
 WORDS = st.text("abcdefgh'<&> ", max_size=300)
 TIMES = st.floats(0, 40_000)
@@ -67,3 +67,22 @@ def test_srt_is_well_formed(segments):
         assert first == str(number)
         assert re.fullmatch(r"\d\d+:\d\d:\d\d,\d{3} --> \d\d+:\d\d:\d\d,\d{3}", times)
         assert lines
+
+
+def timed(text: str) -> Segment:
+    """A segment whose word n lasts from second 2n to second 2n + 1."""
+    words = tuple(Word(w, 2.0 * n, 2.0 * n + 1, 0.5) for n, w in enumerate(text.split()))
+    return Segment(0.0, 99.0, text, words)
+
+
+def test_cues_are_timed_by_their_words():
+    text = " ".join(["wonderful"] * 12)
+    found = list(cues([timed(text)]))
+    assert [len(" ".join(cue.lines).split()) for cue in found] == [8, 4]
+    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(0, 15_000), (16_000, 23_000)]
+
+
+def test_a_word_that_is_broken_over_lines_leaves_the_times_to_the_characters():
+    long_word = "x" * (LINE_CHARACTERS * 2 * CUE_LINES)
+    first, second = cues([timed(long_word)])
+    assert (first.start_ms, first.end_ms, second.end_ms) == (0, 49_500, 99_000)
