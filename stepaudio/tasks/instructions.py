@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from stepaudio.conversation import ChatTemplate, Mode, Part, Prompt, TextPart, task_messages
 from stepaudio.errors import ConfigError
+from stepaudio.tasks.modes import Variant
 
 ANSWER_FORMAT = "Output the final answer in <RESPONSE> </RESPONSE>."
 Target = Literal["zh", "en", "ja"]
@@ -15,6 +17,27 @@ _NAMES: Mapping[Target, tuple[str, str]] = {
     "en": ("英文", "English"),
     "ja": ("日文", "Japanese"),
 }
+
+
+def task_prompt(
+    template: ChatTemplate,
+    variant: Variant,
+    instruction: str,
+    content: Sequence[Part],
+    answer: Mode = "text",
+) -> Prompt:
+    """Prompt of a task without history: flat for a Base model, which has no chat template.
+
+    Args:
+        template: chat template of the checkpoint.
+        variant: variant of the checkpoint.
+        instruction: what to do, in the checkpoint's words.
+        content: what to do it with.
+        answer: whether text or speech is wanted.
+    """
+    if variant == "base":
+        return template.render_flat((TextPart(instruction), *content), mode=answer)
+    return template.render(task_messages(instruction, content), mode=answer)
 
 
 def translation_prompt(instruction: str, target: Target | None) -> str:

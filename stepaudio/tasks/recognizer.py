@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stepaudio.audio.frames import PIECE_SAMPLES, SAMPLE_RATE
 from stepaudio.audio.mel import log_mel
-from stepaudio.conversation import ChatTemplate, Prompts, audio_parts, task_messages
+from stepaudio.conversation import ChatTemplate, Prompts, audio_parts
 from stepaudio.errors import ConfigError
 from stepaudio.generation.generator import (
     Completion,
@@ -23,6 +23,8 @@ from stepaudio.generation.sampling import SamplingParams
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.generation.two_pass import TwoPassDecoder
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.tasks.instructions import task_prompt
+from stepaudio.tasks.modes import checked_variant
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.text.word_model import WORDS_FILE, WordModel
 
@@ -60,6 +62,7 @@ class Recognizer:
         self._tokenizer = tokenizer
         self._template = ChatTemplate(tokenizer)
         self._instruction = Prompts.from_dict(model.config.prompts).asr
+        self._variant = checked_variant(model.config, model.config.name_or_path)
         self._two_pass: TwoPassDecoder | None = None
         if decoding == "words" and words is None:
             raise ConfigError(f"this model has no {WORDS_FILE}: use greedy decoding, or auto")
@@ -117,5 +120,5 @@ class Recognizer:
 
     def _prompt(self, wav: Tensor, latents: Tensor) -> GenerationPrompt:
         parts = audio_parts(wav.shape[-1], self._encoder.geometry, "audio")
-        prompt = self._template.render(task_messages(self._instruction, parts))
+        prompt = task_prompt(self._template, self._variant, self._instruction, parts)
         return GenerationPrompt(prompt.ids, [latents], wav.shape[-1] / SAMPLE_RATE)

@@ -22,7 +22,6 @@ from stepaudio.conversation import (
     Part,
     Prompt,
     TextPart,
-    task_messages,
     think_message,
 )
 from stepaudio.errors import CheckpointError
@@ -38,7 +37,12 @@ from stepaudio.models.processor import StepAudioProcessor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.dialogue import Dialogue, DialogueOptions
 from stepaudio.tasks.hearing import Clip, hear, latents_of
-from stepaudio.tasks.instructions import ANSWER_FORMAT, Target, translation_prompt
+from stepaudio.tasks.instructions import (
+    ANSWER_FORMAT,
+    Target,
+    task_prompt,
+    translation_prompt,
+)
 from stepaudio.tasks.modes import (
     DEFAULTS,
     THOUGHT_TOKENS,
@@ -373,12 +377,7 @@ class StepAudio:
         defaults = DEFAULTS[mode]
         clips, parts = hear(audio, self.config.audio_encoder_config.geometry, "audio")
         content = (*parts, *behind)
-        if self.variant == "base":
-            flat = (TextPart(instruction), *content)
-            prompt = self.template.render_flat(flat, mode=defaults.answer)
-        else:
-            messages = task_messages(instruction, content)
-            prompt = self.template.render(messages, mode=defaults.answer)
+        prompt = task_prompt(self.template, self.variant, instruction, content, defaults.answer)
         return self.answer(prompt, clips, defaults.answer, params or defaults.sampling)
 
     def _read(

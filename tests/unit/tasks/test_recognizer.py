@@ -15,6 +15,7 @@ from stepaudio.tasks.recognizer import Recognizer
 from stepaudio.text.lexicon import PHONES, Lexicon
 from stepaudio.text.word_model import WordModel
 from stepaudio_recipes.words import build_word_model
+from tests.scripted import scripted_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,13 @@ def test_each_clip_of_a_batch_gets_what_it_gets_alone(random_recognizers):
     together, _ = random_recognizers["auto"].recognize(wavs)
     assert together == [random_recognizers["auto"].recognize([wav])[0][0] for wav in wavs]
     assert together[1] == ""
+
+
+def test_a_base_model_is_prompted_without_a_template(tmp_path, definition):
+    # The script goes on behind the audio itself, where a template would open an answer.
+    script = ("<audio_end>", "All", "Ġfine", "<|EOT|>")
+    for name, is_followed in (("mini-Base", True), ("mini", False)):
+        folder = scripted_checkpoint(tmp_path / name, definition, [script])
+        recognizer = Recognizer(*load_pretrained(folder, device="cpu"))
+        (text,), _ = recognizer.recognize([torch.randn(16_000)])
+        assert (text == "All fine") is is_followed
