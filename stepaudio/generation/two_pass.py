@@ -41,10 +41,10 @@ class TwoPassOptions:
     search: WordSearchOptions = field(default_factory=WordSearchOptions)
     phones: float = 0.6
     characters: float = 0.4
-    language: float = 0.4
-    decoder: float = 0.5
-    word_reward: float = 0.5
-    num_judged: int = 12
+    language: float = 0.8
+    decoder: float = 1.0
+    word_reward: float = 0.0
+    num_judged: int = 16
 
 
 DEFAULT_TWO_PASS_OPTIONS = TwoPassOptions()

@@ -45,10 +45,10 @@ class WordSearchOptions:
 
     language_weight: float = 0.7
     word_reward: float = 0.5
-    num_hypotheses: int = 100
-    margin: float = 12.0
-    phone_margin: float = 6.0
-    num_results: int = 24
+    num_hypotheses: int = 160
+    margin: float = 14.0
+    phone_margin: float = 7.0
+    num_results: int = 32
 
 
 DEFAULT_WORD_SEARCH_OPTIONS = WordSearchOptions()

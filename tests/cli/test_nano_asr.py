@@ -9,8 +9,7 @@ from stepaudio.text.normalize import get_normalizer
 from stepaudio.text.wer import word_error_rate
 
 # Word error rate that nano must not exceed on examples/audio; the model card says what it reaches.
-# It is high because the model is at an early state of its training: lower it with every release.
-WER_CEILING = 0.85
+WER_CEILING = 0.40
 
 
 @pytest.fixture(scope="module")

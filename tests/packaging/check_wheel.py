@@ -11,6 +11,8 @@ NEEDED = (
     "stepaudio/weights/nano/config.json",
     "stepaudio/weights/nano/tokenizer.json",
     "stepaudio/weights/nano/model.safetensors.index.json",
+    "stepaudio/weights/nano/words.safetensors",
+    "stepaudio/weights/nano/words.LICENSE",
     "stepaudio_recipes/configs/pretrain/nano.yaml",
     "stepaudio_recipes/configs/pretrain/tiny.yaml",
 )

@@ -75,8 +75,9 @@ def test_spelling_scores_are_ctc_losses():
         assert score.item() == pytest.approx(-loss.item() * max(len(target), 1), abs=1e-4)
 
 
-def test_what_is_clear_needs_no_judgement(tiny_model, words):
-    decoder = TwoPassDecoder(Generator(tiny_model()), words, tokenize)
+def test_without_the_decoder_the_phones_decide(tiny_model, words):
+    options = TwoPassOptions(decoder=0.0)
+    decoder = TwoPassDecoder(Generator(tiny_model()), words, tokenize, options)
     completion = decoder.complete(GenerationPrompt([3, 4]), heard(CLEAR))
     assert completion.ids == TOKENS["cab"]
     assert completion.stats.tokens == len(TOKENS["cab"]) + 1
