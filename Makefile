@@ -24,8 +24,9 @@ demo: $(VENV)/.core
 
 setup: $(VENV)/.setup
 
+# Two processes of one thread each: most of the time goes into starting commands.
 test: $(VENV)/.setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.setup
 	$(BIN)/ruff format --check $(PACKAGES)
