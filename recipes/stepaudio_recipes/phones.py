@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from stepaudio.models.encoder import Latents
-from stepaudio.text.lexicon import Lexicon
 from stepaudio.training.losses import ctc_loss
+from stepaudio_recipes.lexicon import Lexicon
 
 
 def phone_loss(posteriors: Latents, lexicon: Lexicon, texts: Sequence[str]) -> Tensor:

@@ -38,11 +38,11 @@ from stepaudio.models.encoder import AudioEncoder, ChunkMask, CTCHead, Latents
 from stepaudio.models.hf_config import StepAudioConfig
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.text.ctc import collapse
-from stepaudio.text.lexicon import Lexicon
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.training.augment import AugmentConfig
 from stepaudio.training.data import Batch
 from stepaudio.training.losses import ctc_loss
+from stepaudio_recipes.lexicon import PHONES, Lexicon
 from stepaudio_recipes.phones import phone_loss
 from stepaudio_recipes.speech_data import (
     ChunkConfig,
@@ -193,7 +193,16 @@ class Run:
         return np.random.default_rng((self.config.seed, step, 2))
 
     def lexicon(self, stage: StageConfig) -> Lexicon | None:
-        """Pronunciations for the phone targets of a stage that has them."""
+        """Pronunciations for the phone targets of a stage that has them.
+
+        Raises:
+            ConfigError: the dictionary is missing, or the model has no head on its phones.
+        """
+        if stage.phone_weight and self.model_config.audio_encoder_config.ctc_phones != PHONES:
+            raise ConfigError(
+                f"stage {stage.name}: phone_weight needs a model whose ctc_phones are those of "
+                f"the dictionary ({len(PHONES)} phones, as in nano_model.json)"
+            )
         return Lexicon.read(Path(self.config.lexicon)) if stage.phone_weight else None
 
     def chunk_mask(self, stage: StageConfig, rng: np.random.Generator) -> ChunkMask | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stepaudio.errors import ConfigError
-from stepaudio.text.lexicon import PHONES, Lexicon, phone_indices
 from stepaudio.text.ngram import NUM_RESERVED, UNKNOWN, train_ngrams
 from stepaudio.text.word_model import WordModel
 from stepaudio_recipes.corpora import read_manifest
+from stepaudio_recipes.lexicon import PHONES, Lexicon, phone_indices
+from stepaudio_recipes.text_data import read_texts
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def main(config: WordsConfig) -> Path:
     """
     data = Path(config.data)
     lexicon = Lexicon.read(data / "cmudict.dict.gz")
-    texts = _read_texts(data / "texts.txt.gz")
+    texts = read_texts(data / "texts.txt.gz")
     rows = read_manifest(data / "manifests" / "train_real.jsonl")
     # Sorted, because the order of a set differs from run to run.
     transcripts = sorted({row["text"] for row in rows})
@@ -92,10 +91,3 @@ def build_word_model(sentences: Sequence[str], lexicon: Lexicon, min_count: int 
         spoken_phones=np.array([index for indices in phones for index in indices], np.uint8),
         ngrams=ngrams,
     )
-
-
-def _read_texts(path: Path) -> list[str]:
-    try:
-        return gzip.decompress(path.read_bytes()).decode().splitlines()
-    except (OSError, EOFError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}; run the prepare recipe first") from error

@@ -24,6 +24,9 @@ from stepaudio.text.ctc import ctc_targets
 from stepaudio.text.word_model import WordModel
 
 
+_UNSPELLABLE = -1e9  # log-probability of a text with more letters than there are frames
+
+
 @dataclass(frozen=True)
 class TwoPassOptions:
     """Settings; the score of a transcript is the weighted sum of its log-probabilities.
@@ -94,12 +97,12 @@ class TwoPassDecoder:
         scores = self._first_scores(hypotheses, texts, posteriors.characters)
         judged = np.argsort(-scores)[: self._options.num_judged].tolist()
         continuations = [self._tokenize(texts[i]) if texts[i] else [] for i in judged]
-        stats = GenerationStats(audio_s=prompt.audio_s, prompt_tokens=len(prompt.ids), passes=1)
+        stats = GenerationStats(audio_s=prompt.audio_s, prompt_tokens=len(prompt.ids))
+        best = 0
         if len(judged) > 1:
             judgement = self._generator.score(prompt, continuations).cpu().numpy()
             best = int(np.argmax(scores[judged] + self._options.decoder * judgement))
-        else:
-            best = 0
+            stats.passes = 1
         stats.tokens = len(continuations[best]) + 1
         stats.decode_s = time.perf_counter() - started
         return Completion(continuations[best], [], "stop", stats)
@@ -110,6 +113,8 @@ class TwoPassDecoder:
         """Score of each transcript without the decoder's judgement."""
         options = self._options
         spelled = spelling_scores(texts, characters, self._characters).double().cpu().numpy()
+        # Finite, because a weight may be zero.
+        spelled = np.maximum(spelled, _UNSPELLABLE)
         phones = np.array([hypothesis.phones for hypothesis in hypotheses])
         language = np.array([hypothesis.language for hypothesis in hypotheses])
         counts = np.array([len(hypothesis.words) for hypothesis in hypotheses])

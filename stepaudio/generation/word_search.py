@@ -137,10 +137,8 @@ class WordSearch:
         at_root = ended._replace(node=np.full(len(ended.node), ROOT))
         outside = self._expand(at_root, np.logaddexp(ended.symbol, ended.blank), phones, frame)
         kept = self._prune(_merge([stayed, inside, outside]))
-        new = np.isin(ended.history, kept.history)
-        numbers = (ended.history[new], parents[new], ended.word[new])
-        for history, parent, word in zip(*(column.tolist() for column in numbers), strict=True):
-            histories.setdefault(history, (parent, word))
+        new = np.flatnonzero(np.isin(ended.history, kept.history))
+        _note(histories, ended.rows(new), parents[new])
         return kept
 
     def _expand(self, beam: _Beam, total: Floats, phones: Ints, frame: Floats) -> _Beam:
@@ -185,7 +183,9 @@ class WordSearch:
     def _finish(self, beam: _Beam, histories: _Histories) -> list[WordHypothesis]:
         options = self._options
         silent = beam.rows(np.flatnonzero((beam.history == _NOTHING_SAID) & (beam.node == ROOT)))
-        ended = _join([silent, self._end_words_for_good(beam, histories)])
+        spoken, parents = self._end_words(beam)
+        _note(histories, spoken, parents)
+        ended = _join([silent, spoken])
         phones = np.logaddexp(ended.symbol, ended.blank)
         end = np.full(len(ended.word), END)
         language = self._language.score(Contexts(ended.pair, ended.word), end)
@@ -201,12 +201,12 @@ class WordSearch:
                 break
         return list(best.values())
 
-    def _end_words_for_good(self, beam: _Beam, histories: _Histories) -> _Beam:
-        ended, parents = self._end_words(beam)
-        numbers = (ended.history, parents, ended.word)
-        for history, parent, word in zip(*(column.tolist() for column in numbers), strict=True):
-            histories.setdefault(history, (parent, word))
-        return ended
+
+def _note(histories: _Histories, ended: _Beam, parents: NDArray[np.uint64]) -> None:
+    """Keep what the histories of some hypotheses consist of."""
+    columns = (ended.history.tolist(), parents.tolist(), ended.word.tolist())
+    for history, parent, word in zip(*columns, strict=True):
+        histories.setdefault(history, (parent, word))
 
 
 def _words(history: int, histories: _Histories) -> tuple[int, ...]:

@@ -114,6 +114,8 @@ class WordAligner:
     def _log_probs(self, wav: Tensor) -> Tensor:
         """[T, 1 + characters] of the CTC head, on the CPU in float32."""
         config = self._config
+        if not config.geometry.tokens_for_samples(wav.shape[-1]):
+            return torch.zeros(0, len(config.ctc_tokens) + 1)
         mel = log_mel(wav, config.n_mels, floor=config.mel_floor)
         frames = config.geometry.valid_mel_frames(mel.shape[1])
         lens = torch.tensor([frames], device=self._model.device)

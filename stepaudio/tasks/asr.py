@@ -39,7 +39,7 @@ from stepaudio.models.checkpoint import load_pretrained, pretrained_folder
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.alignment import WordAligner
 from stepaudio.tasks.prefetch import prefetch
-from stepaudio.tasks.recognizer import Decoding, Recognizer
+from stepaudio.tasks.recognizer import Decoding, Recognizer, check_decoding
 from stepaudio.tasks.transcript import Segment, Transcript, join_texts
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.text.word_model import WordModel
@@ -163,8 +163,11 @@ class Transcriber:
             ConfigError: its configuration is contradictory, it cannot decode in this way, or
                 there is no such device.
         """
+        words = None
+        if decoding != "greedy":
+            words = WordModel.load(pretrained_folder(model))
+        check_decoding(decoding, words)
         loaded, tokenizer = load_pretrained(model, device=device)
-        words = WordModel.load(pretrained_folder(model))
         aligner = None
         if word_timestamps and loaded.config.audio_encoder_config.ctc_tokens:
             aligner = WordAligner(loaded)

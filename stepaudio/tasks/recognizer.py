@@ -21,7 +21,11 @@ from stepaudio.generation.generator import (
 )
 from stepaudio.generation.sampling import SamplingParams
 from stepaudio.generation.stats import GenerationStats
-from stepaudio.generation.two_pass import TwoPassDecoder
+from stepaudio.generation.two_pass import (
+    DEFAULT_TWO_PASS_OPTIONS,
+    TwoPassDecoder,
+    TwoPassOptions,
+)
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.instructions import task_prompt
 from stepaudio.tasks.modes import checked_variant
@@ -34,6 +38,12 @@ _MAX_TOKENS_PER_S = 8  # fluent speech stays below 6; more is a loop of the deco
 _EXTRA_TOKENS = 8
 
 
+def check_decoding(decoding: Decoding, words: WordModel | None) -> None:
+    """Raise ConfigError if words are asked of a model without a word model."""
+    if decoding == "words" and words is None:
+        raise ConfigError(f"this model has no {WORDS_FILE}: use greedy decoding, or auto")
+
+
 class Recognizer:
     """Transcribes waveforms of at most one piece."""
 
@@ -43,6 +53,7 @@ class Recognizer:
         tokenizer: TextTokenizer,
         words: WordModel | None = None,
         decoding: Decoding = "auto",
+        options: TwoPassOptions = DEFAULT_TWO_PASS_OPTIONS,
     ) -> None:
         """Prepare a loaded model.
 
@@ -52,11 +63,13 @@ class Recognizer:
             words: its word model, if it has one.
             decoding: "greedy": the decoder writes; "words": it judges what a search over words has
                 found, see `TwoPassDecoder`; "auto": words where there is a word model.
+            options: widths and weights of the search over words.
 
         Raises:
             ConfigError: words are asked of a model without a word model, or the word model is not
                 this model's.
         """
+        check_decoding(decoding, words)
         self._generator = Generator(model.eval(), text_only=True)
         self._encoder = model.config.audio_encoder_config
         self._tokenizer = tokenizer
@@ -64,12 +77,10 @@ class Recognizer:
         self._instruction = Prompts.from_dict(model.config.prompts).asr
         self._variant = checked_variant(model.config, model.config.name_or_path)
         self._two_pass: TwoPassDecoder | None = None
-        if decoding == "words" and words is None:
-            raise ConfigError(f"this model has no {WORDS_FILE}: use greedy decoding, or auto")
         if words is not None and decoding != "greedy":
             if words.phones != self._encoder.ctc_phones or not self._encoder.ctc_tokens:
                 raise ConfigError(f"{WORDS_FILE} belongs to another model: use greedy decoding")
-            self._two_pass = TwoPassDecoder(self._generator, words, tokenizer.encode)
+            self._two_pass = TwoPassDecoder(self._generator, words, tokenizer.encode, options)
 
     @torch.inference_mode()
     def recognize(self, wavs: Sequence[Tensor]) -> tuple[list[str], list[GenerationStats]]:

@@ -178,7 +178,10 @@ class StepAudio:
     # ---- tasks of one turn -------------------------------------------------------------------
 
     def asr(self, audio: AudioSource | Tensor, params: SamplingParams | None = None) -> Reply:
-        """Write down speech that fits the context; `Transcriber` takes recordings of any length.
+        """Write down speech that fits the context, by the decoder alone.
+
+        `Transcriber` takes recordings of any length, and searches words where the checkpoint has
+        a word model: for nano that halves the errors.
 
         Args:
             audio: path, bytes or file object, or float32 [samples] at 16 kHz.

@@ -95,6 +95,16 @@ class NgramModel:
             context = self.extend(context, ids)
         return total
 
+    def is_consistent(self) -> bool:
+        """Whether the arrays have the same sizes and their keys are sorted, as a search needs."""
+        return (
+            self.unigram.shape == self.unigram_backoff.shape
+            and self.pair_keys.shape == self.pair.shape == self.pair_backoff.shape
+            and self.triple_keys.shape == self.triple.shape
+            and bool((np.diff(self.pair_keys) > 0).all() and (np.diff(self.triple_keys) > 0).all())
+            and (self.pair_keys.size == 0 or int(self.pair_keys[-1]) < self.vocab_size**2)
+        )
+
     def arrays(self) -> Mapping[str, NDArray[np.generic]]:
         """The model as compact arrays by name, for a file."""
         first, second = np.divmod(self.pair_keys, self.vocab_size)

@@ -93,6 +93,20 @@ class WordModel:
             model = cls(words, phones, *spoken, NgramModel.from_arrays(ngrams))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
-        if model.ngrams.vocab_size != len(words) + NUM_RESERVED:
-            raise CheckpointError(f"{path}: damaged (words and n-grams differ); copy it again")
+        if not model._is_consistent():
+            raise CheckpointError(f"{path}: damaged (its parts do not fit); copy it again")
         return model
+
+    def _is_consistent(self) -> bool:
+        """Whether sizes agree and every index is in range; numbers come from a file."""
+        phones = self.spoken_phones
+        return (
+            self.ngrams.vocab_size
+            == len(self.words) + NUM_RESERVED
+            == self.num_spoken.size + NUM_RESERVED
+            and int(self.num_spoken.sum()) == self.spoken_lens.size
+            and int(self.spoken_lens.sum()) == phones.size > 0
+            and bool(self.spoken_lens.min() > 0 and phones.min() > 0)
+            and int(phones.max()) <= len(self.phones)
+            and self.ngrams.is_consistent()
+        )

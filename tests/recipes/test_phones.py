@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from stepaudio.models.encoder import Latents
-from stepaudio.text.lexicon import PHONES, Lexicon
 from stepaudio.training.losses import ctc_loss
+from stepaudio_recipes.lexicon import PHONES, Lexicon
 from stepaudio_recipes.phones import phone_loss
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from stepaudio.errors import CheckpointError
+from stepaudio.errors import CheckpointError, ConfigError
 from stepaudio.models.checkpoint import load_pretrained
 from stepaudio.models.encoder import ChunkMask
 from stepaudio.tasks.asr import Transcriber
-from stepaudio.text.lexicon import PHONES
 from stepaudio_recipes import pretrain, trainer
 from stepaudio_recipes.config import load_config
+from stepaudio_recipes.lexicon import PHONES
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(pretrain.__file__).parent / "configs" / "pretrain" / "tiny.yaml"
@@ -117,6 +117,13 @@ def test_a_head_on_phones_joins_a_trained_model(finished, with_phones):
     before, _ = load_pretrained(str(finished[2] / "model"), device="cpu")
     difference = (model.encoder.conv1.weight - before.encoder.conv1.weight).abs().max()
     assert 0 < difference < 0.05
+
+
+def test_phone_targets_need_a_head_on_phones(finished, arguments, tmp_path):
+    overrides = (f"output_dir={tmp_path}", "stages.0.phone_weight=0.5")
+    config = load_config(pretrain.Config, CONFIG, [*arguments, *overrides])
+    with pytest.raises(ConfigError, match="stage ctc: phone_weight needs a model whose ctc_phones"):
+        pretrain.main(config)
 
 
 def test_logs_are_written_for_people_and_tensorboard(finished):

@@ -100,7 +100,12 @@ def test_build_from_prepared_texts(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["model"]["type"] == "BPE"
 
 
-@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(b"a" * 999)[:-9]])
+# Names of their own: the compressed bytes hold the time, and test processes compare names.
+@pytest.mark.parametrize(
+    "content",
+    [None, b"no gzip", gzip.compress(b"a" * 999)[:-9]],
+    ids=["missing", "no gzip", "cut off"],
+)
 def test_unreadable_texts(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "texts.txt.gz").write_bytes(content)

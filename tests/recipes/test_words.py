@@ -5,10 +5,10 @@ import gzip
 import pytest
 
 from stepaudio.errors import ConfigError
-from stepaudio.text.lexicon import PHONES, Lexicon
 from stepaudio.text.ngram import NUM_RESERVED
 from stepaudio.text.word_model import WordModel
 from stepaudio_recipes.corpora import write_manifest
+from stepaudio_recipes.lexicon import PHONES, Lexicon
 from stepaudio_recipes.words import WordsConfig, build_word_model, main
 
 DICTIONARY = """the DH AH0

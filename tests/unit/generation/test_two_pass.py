@@ -95,6 +95,14 @@ def test_the_decoder_decides_what_the_phones_leave_open(tiny_model, words):
         assert decoder.complete(prompt, heard(VAGUE)).ids == TOKENS[expected]
 
 
+def test_a_head_without_weight_cannot_forbid(tiny_model, words):
+    # Two frames cannot hold the three letters of "cab".
+    short = CTCPosteriors(heard(CLEAR).characters[:2], heard(CLEAR).phones)
+    options = TwoPassOptions(characters=0.0, decoder=0.0, num_judged=1)
+    decoder = TwoPassDecoder(Generator(tiny_model()), words, tokenize, options)
+    assert decoder.complete(GenerationPrompt([3, 4]), short).ids == TOKENS["cab"]
+
+
 def test_silence_has_no_tokens(tiny_model, words):
     silence = heard([[0.997, 0.001, 0.001, 0.001]] * 8)
     decoder = TwoPassDecoder(Generator(tiny_model()), words, tokenize)

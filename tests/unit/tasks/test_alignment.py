@@ -70,6 +70,13 @@ def test_more_letters_than_time_are_spread_evenly(aligner):
     assert words[-1].end == 0.2
 
 
+@pytest.mark.parametrize("num_samples", [0, 100, 800])
+def test_words_in_a_sound_that_is_too_short_to_be_heard(aligner, num_samples):
+    (word,) = aligner.align(torch.zeros(num_samples), "hm")
+    assert (word.start, word.end) == (0.0, round(num_samples / 16_000, 3))
+    assert word.confidence == 0
+
+
 def test_gaps_between_known_spans():
     known = Span(1.0, 2.0, 0.9)
     assert fill_gaps([None, known, None, None], 4.0) == [

@@ -12,8 +12,8 @@ from stepaudio.models.checkpoint import load_pretrained
 from stepaudio.models.hf_config import StepAudioConfig
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.recognizer import Recognizer
-from stepaudio.text.lexicon import PHONES, Lexicon
 from stepaudio.text.word_model import WordModel
+from stepaudio_recipes.lexicon import PHONES, Lexicon
 from stepaudio_recipes.words import build_word_model
 from tests.scripted import scripted_checkpoint
 

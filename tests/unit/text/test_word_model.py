@@ -1,5 +1,7 @@
 """The word model's file."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,30 @@ def test_every_pronunciation_leads_to_its_word(model):
 
 def test_a_folder_may_have_none(tmp_path):
     assert WordModel.load(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_spoken": np.array([1, 1], np.uint8)},
+        {"num_spoken": np.array([3], np.uint8)},
+        {"spoken_lens": np.array([0, 3, 1], np.uint8)},
+        {"spoken_phones": np.array([1, 1, 2, 3], np.uint8)},
+        {"spoken_phones": np.array([1, 1, 2], np.uint8)},
+        {"words": ("o'clock",)},
+    ],
+)
+def test_parts_that_do_not_fit_are_named(model, tmp_path, change):
+    dataclasses.replace(model, **change).save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"words\.safetensors: damaged \(its parts"):
+        WordModel.load(tmp_path)
+
+
+def test_ngrams_that_do_not_fit_are_named(model, tmp_path):
+    ngrams = dataclasses.replace(model.ngrams, pair=model.ngrams.pair[:-1])
+    dataclasses.replace(model, ngrams=ngrams).save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"words\.safetensors: damaged"):
+        WordModel.load(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other"])

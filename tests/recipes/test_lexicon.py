@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from stepaudio.errors import ConfigError
-from stepaudio.text.lexicon import PHONES, Lexicon, phone_indices
+from stepaudio_recipes.lexicon import PHONES, Lexicon, phone_indices
 
 DICTIONARY = """cat K AE1 T
 judge JH AH1 JH
