@@ -23,7 +23,6 @@ from stepaudio.generation.word_search import WordHypothesis, WordSearch, WordSea
 from stepaudio.text.ctc import ctc_targets
 from stepaudio.text.word_model import WordModel
 
-
 _UNSPELLABLE = -1e9  # log-probability of a text with more letters than there are frames
 
 
