@@ -119,12 +119,13 @@ def _chunked(flow: Flow, batch: FlowBatch, point: FlowPoint, schedule: ChunkSche
         (trace.frames,),
     )
     spans = Spans(lens, torch.zeros_like(lens), batch.token_lens - lens)
-    views = _context_views(flow, schedule, spans, longest, size)
-    tokens = _shifted(batch.tokens, lens, size + lookahead)
+    rest = max(1, int(spans.counts.max()))
+    views = _context_views(flow, schedule, spans, longest, rest)
+    tokens = _shifted(batch.tokens, lens, rest + lookahead)
     mu, _ = flow.encode(tokens, spans.counts, past, views)
     tails = take_tail(memory.tails, frames[:, None], start.tails.shape[-1])
     given = Condition(mu, speaker, torch.zeros_like(mu))
-    x = _shifted(point.x, frames, size * factor)
+    x = _shifted(point.x, frames, rest * factor)
     behind = EstimatorPast(tails, memory.parts)
     velocity, _ = _estimate(flow, point, x, given, behind, views[1])
     return torch.where(
