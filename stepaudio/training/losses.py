@@ -107,7 +107,12 @@ def draw_flow(batch: FlowBatch, options: FlowTraining, generator: torch.Generato
 
 
 def flow_matching_loss(
-    flow: Flow, batch: FlowBatch, draw: FlowDraw, *, sigma_min: float = 1e-6
+    flow: Flow,
+    batch: FlowBatch,
+    draw: FlowDraw,
+    *,
+    sigma_min: float = 1e-6,
+    with_prompt: bool = True,
 ) -> Tensor:
     """Conditional flow-matching loss on straight paths (arXiv 2210.02747, section 4.1).
 
@@ -116,13 +121,17 @@ def flow_matching_loss(
         batch: utterances.
         draw: random choices, see `draw_flow`.
         sigma_min: width of the distribution around the mel at time 1.
+        with_prompt: whether the frames of prompts count, whose mel the model is given.
 
     Returns:
         Scalar: mean squared error of the velocity over bands and valid frames.
     """
     point = _point(batch, draw, sigma_min)
     target = batch.mel - (1 - sigma_min) * draw.noise
-    return _velocity_error(flow, batch, velocity_at(flow, batch, point), target)
+    counted = valid_frames(flow, batch)
+    if not with_prompt:
+        counted &= ~valid_frames(flow, replace(batch, token_lens=draw.prompt_lens))
+    return _velocity_error(counted, velocity_at(flow, batch, point), target)
 
 
 def flow_distillation_loss(
@@ -143,7 +152,8 @@ def flow_distillation_loss(
         if rate:
             nothing = replace(point, conditioned=torch.zeros_like(point.conditioned))
             target = (1 + rate) * target - rate * velocity_at(teacher, batch, nothing)
-    return _velocity_error(student, batch, velocity_at(student, batch, point), target)
+    counted = valid_frames(student, batch)
+    return _velocity_error(counted, velocity_at(student, batch, point), target)
 
 
 def _point(batch: FlowBatch, draw: FlowDraw, sigma_min: float) -> FlowPoint:
@@ -152,7 +162,7 @@ def _point(batch: FlowBatch, draw: FlowDraw, sigma_min: float) -> FlowPoint:
     return FlowPoint(x, draw.times, draw.prompt_lens, draw.conditioned, draw.schedule)
 
 
-def _velocity_error(flow: Flow, batch: FlowBatch, velocity: Tensor, target: Tensor) -> Tensor:
-    valid = valid_frames(flow, batch)[:, None]
-    error = ((velocity - target) * valid).square().sum()
-    return error / (valid.sum() * target.shape[1]).clamp(min=1)
+def _velocity_error(counted: Tensor, velocity: Tensor, target: Tensor) -> Tensor:
+    frames = counted[:, None]
+    error = ((velocity - target) * frames).square().sum()
+    return error / (frames.sum() * target.shape[1]).clamp(min=1)

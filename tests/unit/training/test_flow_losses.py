@@ -132,6 +132,25 @@ def test_loss_is_zero_for_the_true_velocity(monkeypatch: pytest.MonkeyPatch) -> 
     assert float(flow_matching_loss(flow, batch, draw, sigma_min=0.0)) < 1e-9
 
 
+@pytest.mark.parametrize("schedule", [SCHEDULE, None])
+def test_frames_of_prompts_can_be_left_out(schedule: ChunkSchedule | None) -> None:
+    """What is left is the error of what follows: the mean of both, weighted by frames."""
+    flow, batch = small_flow(), random_batch((12, 17))
+    draw = fixed_draw(batch, schedule, [4, 5])
+    point = FlowPoint(
+        (1 - draw.times[:, None, None]) * draw.noise + draw.times[:, None, None] * batch.mel,
+        draw.times,
+        draw.prompt_lens,
+        draw.conditioned,
+        schedule,
+    )
+    with torch.no_grad():
+        loss = flow_matching_loss(flow, batch, draw, sigma_min=0.0, with_prompt=False)
+        error = (velocity_at(flow, batch, point) - (batch.mel - draw.noise)).square()
+    behind = [error[0, :, 8:24].sum(), error[1, :, 10:34].sum()]
+    assert torch.allclose(loss, sum(behind, torch.zeros(())) / (BANDS * (16 + 24)), rtol=1e-5)
+
+
 def test_a_student_like_its_teacher_has_no_loss() -> None:
     teacher, student = small_flow(cfg_rate=0.0), small_flow(cfg_rate=0.0)
     batch = random_batch()
