@@ -19,6 +19,7 @@ RECIPES = {
     "tokenizer": "stepaudio_recipes.tokenizer",
     "pretrain": "stepaudio_recipes.pretrain",
     "words": "stepaudio_recipes.words",
+    "codec": "stepaudio_recipes.codec",
 }
 
 

@@ -388,7 +388,7 @@ def build_run(config: PretrainConfig) -> Run:
     tokenizer = TextTokenizer.from_folder(config.tokenizer)
     vocab = tokenizer.vocab
     values["text_config"] |= {
-        "vocab_size": vocab.size,
+        "vocab_size": tokenizer.num_tokens,
         "eos_token_id": list(vocab.stop_ids),
         "pad_token_id": vocab.pad,
     }

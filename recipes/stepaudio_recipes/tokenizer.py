@@ -9,6 +9,7 @@ spares a small model a second spelling of every word, and no caller has to know 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,14 @@ from tokenizers.trainers import BpeTrainer
 
 from stepaudio.errors import StepAudioError
 from stepaudio.text.tokenizer import QWEN_PATTERN, TOKENIZER_FILE
-from stepaudio.text.vocab import VISIBLE_TOKENS, audio_token_names, special_token_names
+from stepaudio.text.vocab import (
+    NUM_AUDIO_CODES,
+    VISIBLE_TOKENS,
+    audio_token_names,
+    phone_token_name,
+    special_token_names,
+)
+from stepaudio_recipes.lexicon import PHONES
 
 RAW_SHARE = 0.25
 
@@ -39,11 +47,15 @@ class TokenizerConfig:
         data: folder that the ``prepare`` recipe filled.
         output_dir: where ``tokenizer.json`` goes.
         num_text_tokens: the 256 bytes and the merges.
+        num_codes: audio codes; the public speech tokenizer has 6561, nano's 729.
+        trained: folder of a trained tokenizer whose text tokens are kept; None: train new ones.
     """
 
     data: str = ".data/nano"
     output_dir: str = ".data/nano/tokenizer"
     num_text_tokens: int = 2048
+    num_codes: int = 729
+    trained: str | None = None
 
 
 Config = TokenizerConfig
@@ -51,7 +63,16 @@ Config = TokenizerConfig
 
 def main(config: TokenizerConfig) -> Path:
     """Train and save the tokenizer; returns its path."""
-    return build_tokenizer(Path(config.data), Path(config.output_dir), config.num_text_tokens)
+    folder = Path(config.output_dir)
+    if config.trained is not None:
+        path = Path(config.trained) / TOKENIZER_FILE
+        try:
+            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StepAudioError(f"{path}: cannot be read: {error}") from error
+        return save_tokenizer(with_special_tokens(tokenizer, config.num_codes), folder)
+    sizes = config.num_text_tokens, config.num_codes
+    return build_tokenizer(Path(config.data), folder, *sizes)
 
 
 def mix(normalised: Sequence[str], raw: Sequence[str], raw_share: float = RAW_SHARE) -> list[str]:
@@ -74,7 +95,9 @@ def mix(normalised: Sequence[str], raw: Sequence[str], raw_share: float = RAW_SH
     return [*normalised, *taken]
 
 
-def train_tokenizer(texts: Iterable[str], num_text_tokens: int = 2048) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], num_text_tokens: int = 2048, num_codes: int = NUM_AUDIO_CODES
+) -> Tokenizer:
     """Train a byte-level BPE and append all special and audio tokens in the public order.
 
     The same texts in the same order always give the same tokenizer.
@@ -82,6 +105,7 @@ def train_tokenizer(texts: Iterable[str], num_text_tokens: int = 2048) -> Tokeni
     Args:
         texts: one utterance or paragraph each.
         num_text_tokens: the 256 bytes and the merges.
+        num_codes: audio codes.
 
     Raises:
         ValueError: the texts are too few for so many tokens.
@@ -107,7 +131,20 @@ def train_tokenizer(texts: Iterable[str], num_text_tokens: int = 2048) -> Tokeni
             f"the texts give {trained} tokens instead of {num_text_tokens}: "
             "train on more text or ask for fewer tokens"
         )
-    names = [*special_token_names(), *audio_token_names()]
+    return _add_tokens(tokenizer, num_codes)
+
+
+def with_special_tokens(trained: Tokenizer, num_codes: int) -> Tokenizer:
+    """The text tokens of a trained tokenizer with new special, audio and phone tokens."""
+    definition = json.loads(trained.to_str())
+    tokenizer: Tokenizer = Tokenizer.from_str(json.dumps({**definition, "added_tokens": []}))
+    return _add_tokens(tokenizer, num_codes)
+
+
+def _add_tokens(tokenizer: Tokenizer, num_codes: int) -> Tokenizer:
+    # The phones, which the public vocabulary lacks, come last: no public distance changes.
+    phones = [phone_token_name(phone) for phone in PHONES]
+    names = [*special_token_names(), *audio_token_names(num_codes), *phones]
     tokenizer.add_tokens(
         [AddedToken(name, normalized=False, special=name not in VISIBLE_TOKENS) for name in names]
     )
@@ -124,13 +161,16 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> Path:
     return path
 
 
-def build_tokenizer(data_dir: Path, folder: Path, num_text_tokens: int = 2048) -> Path:
+def build_tokenizer(
+    data_dir: Path, folder: Path, num_text_tokens: int = 2048, num_codes: int = NUM_AUDIO_CODES
+) -> Path:
     """Train on the texts that the data preparation wrote and save the tokenizer.
 
     Args:
         data_dir: folder with ``texts.txt.gz`` (training form) and ``texts_raw.txt.gz``.
         folder: where ``tokenizer.json`` goes; made if it is not there.
         num_text_tokens: the 256 bytes and the merges.
+        num_codes: audio codes.
 
     Returns:
         Path of the tokenizer.
@@ -139,7 +179,7 @@ def build_tokenizer(data_dir: Path, folder: Path, num_text_tokens: int = 2048) -
         StepAudioError: the texts are missing or unreadable.
     """
     texts = mix(_read_lines(data_dir / "texts.txt.gz"), _read_lines(data_dir / "texts_raw.txt.gz"))
-    return save_tokenizer(train_tokenizer(texts, num_text_tokens), folder)
+    return save_tokenizer(train_tokenizer(texts, num_text_tokens, num_codes), folder)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -112,6 +112,11 @@ class TextTokenizer:
         path.write_text(text, encoding="utf-8")
         return path
 
+    @property
+    def num_tokens(self) -> int:
+        """Rows that an embedding table needs for all tokens."""
+        return max(self.token_ids.values()) + 1
+
     def encode(self, text: str) -> list[int]:
         """Encode plain text; names of special tokens in it are ordinary characters.
 

@@ -6,6 +6,7 @@ ones of models trained here, which keep the names and the order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ TTS_START = "<tts_start>"
 TTS_END = "<tts_end>"
 TTS_PAD = "<tts_pad>"
 
-NUM_AUDIO_CODES = 6561  # codes of the speech tokenizer; one more token is the audio pad
+NUM_AUDIO_CODES = 6561  # codes of the public speech tokenizer; one more token is the audio pad
 CODES_PER_GROUP = 4  # speech interleaves one text token with four audio tokens
 
 # Ids that several public sources agree on; the other special tokens are looked up by name only.
@@ -72,6 +73,7 @@ _QWEN_VISIBLE = (
 )
 VISIBLE_TOKENS = frozenset(_QWEN_VISIBLE)
 
+_AUDIO_NAME = re.compile(r"<audio_\d+>")
 _FIELD_NAMES = {
     "pad": ENDOFTEXT,
     "im_start": IM_START,
@@ -106,9 +108,14 @@ def special_token_names() -> list[str]:
     return names
 
 
-def audio_token_names() -> list[str]:
-    """``<audio_0>`` to the audio pad ``<audio_6561>``."""
-    return [audio_token_name(code) for code in range(NUM_AUDIO_CODES + 1)]
+def audio_token_names(num_codes: int = NUM_AUDIO_CODES) -> list[str]:
+    """``<audio_0>`` to the audio pad, ``<audio_6561>`` in the public vocabulary."""
+    return [audio_token_name(code) for code in range(num_codes + 1)]
+
+
+def phone_token_name(phone: str) -> str:
+    """Name of the token that stands for a phone in a reading, where a vocabulary has them."""
+    return f"<phone_{phone}>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +177,8 @@ class Vocabulary:
             ConfigError: tokens are missing, the audio tokens are not consecutive, or a
                 vocabulary of the public size has other ids than the public ones.
         """
-        audio_names = audio_token_names()
+        num_codes = _num_codes(token_ids)
+        audio_names = audio_token_names(num_codes)
         missing = [name for name in _FIELD_NAMES.values() if name not in token_ids]
         missing_audio = [name for name in audio_names if name not in token_ids]
         if missing or missing_audio:
@@ -190,6 +198,7 @@ class Vocabulary:
         _check_public_ids(token_ids)
         return cls(
             audio_0=audio_0,
+            num_codes=num_codes,
             tool_call=token_ids.get(TOOL_CALL),
             tool_call_end=token_ids.get(TOOL_CALL_END),
             **{field: token_ids[name] for field, name in _FIELD_NAMES.items()},
@@ -257,6 +266,14 @@ class Vocabulary:
             elif self.audio_0 <= token_id < self.audio_pad:
                 codes.append(token_id - self.audio_0)
         return text, codes
+
+
+def _num_codes(token_ids: Mapping[str, int]) -> int:
+    """Codes of a vocabulary: as many as it names, all of the public ones in one of their size."""
+    if max(token_ids.values(), default=0) >= PUBLIC_IDS[ENDOFTEXT]:
+        return NUM_AUDIO_CODES
+    named = sum(_AUDIO_NAME.fullmatch(name) is not None for name in token_ids)
+    return max(1, named - 1)
 
 
 def _check_public_ids(token_ids: Mapping[str, int]) -> None:

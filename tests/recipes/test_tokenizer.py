@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from stepaudio.errors import StepAudioError
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.text.vocab import special_token_names
+from stepaudio_recipes.lexicon import PHONES
 from stepaudio_recipes.tokenizer import build_tokenizer, mix, save_tokenizer, train_tokenizer
 
 TEXTS = [
@@ -40,7 +41,8 @@ def test_order_of_ids(tokenizer: TextTokenizer) -> None:
     vocab = tokenizer.vocab
     assert vocab.pad == NUM_TEXT_TOKENS
     assert vocab.audio_0 == NUM_TEXT_TOKENS + len(special_token_names())
-    assert sorted(tokenizer.token_ids.values()) == list(range(vocab.size))
+    assert sorted(tokenizer.token_ids.values()) == list(range(vocab.size + len(PHONES)))
+    assert tokenizer.num_tokens == vocab.size + len(PHONES)
 
 
 def test_training_is_deterministic(trained: Tokenizer) -> None:

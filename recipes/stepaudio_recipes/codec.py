@@ -1,0 +1,342 @@
+"""Speech tokenizer of nano: supervised finite scalar quantisation at 25 Hz (S3 tokenizer).
+
+The tokenizer is the public class at a small size. Behind its quantised values a head, which is
+thrown away after training, must name the phones (CTC), agree with the phone posteriors of a trained
+recogniser frame by frame, and draw the mel. The head is told the mean spectrum of the recording, so
+that the few digits of a code need not say who speaks (Step-Audio 2, section 3; CosyVoice 2).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from stepaudio.atomic import write_bytes_atomic, write_text_atomic
+from stepaudio.audio.mel import log_mel
+from stepaudio.errors import ConfigError
+from stepaudio.models.encoder import Latents
+from stepaudio.models.layers import rotary_tables
+from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.models.token2wav.s3_tokenizer import S3Config, S3Tokenizer, TokenizerBlock
+from stepaudio.text.manifest import ManifestRow, read_manifest
+from stepaudio.training.augment import AugmentConfig, augment_waveform
+from stepaudio.training.codec_losses import mel_distance, posterior_divergence
+from stepaudio.training.data import SampleStore, Source, plan_batches
+from stepaudio_recipes.codes import CodeStore, encode_manifest
+from stepaudio_recipes.lexicon import PHONES, Lexicon
+from stepaudio_recipes.phones import phone_loss
+from stepaudio_recipes.speech_data import SourceConfig
+from stepaudio_recipes.trainer import (
+    LoopConfig,
+    StepResult,
+    Trainer,
+    Workers,
+    is_finished,
+    read_average,
+)
+
+_log = logging.getLogger(__name__)
+_DEV_ROWS = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """The head that is thrown away.
+
+    Attributes:
+        layers: transformer blocks behind the quantised values.
+        phone_weight: weight of the CTC loss on phones.
+        teacher_weight: weight of the divergence from the recogniser's phone posteriors.
+        mel_weight: weight of the mel distance.
+    """
+
+    layers: int = 2
+    phone_weight: float = 1.0
+    teacher_weight: float = 1.0
+    mel_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """Settings of the recipe.
+
+    Attributes:
+        recipe: "codec".
+        output_dir: run folder; ``tokenizer`` in it holds the result.
+        tokenizer: architecture.
+        head: head and losses.
+        teacher: name or folder of a trained recogniser with a head on phones.
+        data: folder of the manifests.
+        sources: training mixture.
+        dev: manifest of the development set.
+        encode: manifests whose codes are written at the end.
+        codes: folder of these codes.
+        lexicon: pronunciation dictionary.
+        augment: augmentation of the audio; the losses of a clip hear the same audio.
+        batch_s: padded seconds of audio in a batch.
+        loop: length and optimiser.
+        seed: of initialisation, data order and augmentation.
+        num_threads: CPU threads; 0: as PyTorch chooses.
+        device: "auto" takes a GPU if there is one.
+    """
+
+    recipe: Literal["codec"]
+    output_dir: str
+    tokenizer: S3Config
+    data: str
+    sources: tuple[SourceConfig, ...]
+    dev: str
+    loop: LoopConfig
+    encode: tuple[str, ...] = ()
+    codes: str = ".data/nano/codes"
+    teacher: str = "nano"
+    head: HeadConfig = field(default_factory=HeadConfig)
+    lexicon: str = ".data/nano/cmudict.dict.gz"
+    augment: AugmentConfig | None = None
+    batch_s: float = 40.0
+    seed: int = 0
+    num_threads: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+Config = CodecConfig
+
+
+class CodecModel(nn.Module):
+    """Tokenizer and head.
+
+    Shape legend: B batch, M mel bands, T mel frames, S tokens, Q digits, K phones and the blank.
+    """
+
+    def __init__(self, config: S3Config, head: HeadConfig) -> None:
+        super().__init__()
+        self.tokenizer = S3Tokenizer(config)
+        width = config.n_audio_state
+        self.embed = nn.Linear(len(config.codebook_levels), width)
+        self.global_embed = nn.Linear(config.n_mels, width)
+        self.blocks = nn.ModuleList(TokenizerBlock(config) for _ in range(head.layers))
+        self.norm = nn.LayerNorm(width)
+        self.phones = nn.Linear(width, 1 + len(PHONES))
+        self.mel = nn.Linear(width, config.token_stride * config.n_mels)
+
+    def forward(self, mel_BMT: Tensor, lens_B: Tensor) -> tuple[Latents, Tensor, Tensor]:
+        """Phone log-probabilities, mel [B, M, S * stride], and quantised values [B, S, Q]."""
+        config = self.tokenizer.config
+        values, lens = self.tokenizer(mel_BMT, lens_B)
+        inside = torch.arange(mel_BMT.shape[-1], device=lens_B.device) < lens_B[:, None]
+        mean = (mel_BMT * inside[:, None]).sum(-1) / lens_B[:, None]
+        x = self.embed(values)
+        spoken = self.norm(self._run(x, lens))
+        # Only the mel may know the spectrum of the voice: it would help no one to name phones.
+        drawn = self._run(x + self.global_embed(mean)[:, None], lens)
+        frames = self.mel(self.norm(drawn)).unflatten(-1, (config.token_stride, config.n_mels))
+        mel = frames.flatten(1, 2).transpose(1, 2)
+        return Latents(self.phones(spoken).float().log_softmax(-1), lens), mel, values
+
+    def _run(self, x_BSD: Tensor, lens_B: Tensor) -> Tensor:
+        config = self.tokenizer.config
+        positions = torch.arange(x_BSD.shape[1], device=x_BSD.device)
+        width = config.n_audio_state // config.n_audio_head
+        rotary = rotary_tables(positions, width, config.rope_theta)
+        mask = positions[None] < lens_B[:, None]
+        for block in self.blocks:
+            x_BSD = block(x_BSD, rotary, mask)
+        return x_BSD
+
+
+@dataclass(frozen=True)
+class CodecBatch:
+    """Padded clips.
+
+    Attributes:
+        mel: [B, M, T] as the tokenizer hears it.
+        lens: [B] mel frames.
+        teacher_mel: [B, M', T'] as the recogniser hears it.
+        teacher_lens: [B].
+        texts: transcripts.
+        audio_s: seconds of audio.
+    """
+
+    mel: Tensor
+    lens: Tensor
+    teacher_mel: Tensor
+    teacher_lens: Tensor
+    texts: tuple[str, ...]
+    audio_s: float
+
+
+class CodecData:
+    """Batches as a function of seed and step."""
+
+    def __init__(self, config: CodecConfig, teacher: StepAudio2ForCausalLM) -> None:
+        self._config = config
+        self._encoder = teacher.config.audio_encoder_config
+        self._store = SampleStore()
+        folder = Path(config.data)
+        self._sources = [
+            Source(_rows(folder / source.manifest, source.source), source.weight)
+            for source in config.sources
+        ]
+        self.dev = read_manifest(folder / config.dev)[:_DEV_ROWS]
+
+    def batches(self, first_step: int, workers: Workers) -> Iterator[tuple[int, CodecBatch]]:
+        """(step, batch) pairs of one process from `first_step` on."""
+        plan = plan_batches(self._sources, self._config.batch_s, self._config.seed)
+        for index, rows in enumerate(plan):
+            step, rank = divmod(index, workers.count)
+            if step >= first_step and rank == workers.rank:
+                yield step, self.build(rows, np.random.default_rng((self._config.seed, index, 1)))
+
+    def build(self, rows: Sequence[ManifestRow], rng: np.random.Generator | None) -> CodecBatch:
+        """Load, augment (with `rng`) and pad."""
+        wavs = []
+        for row in rows:
+            samples = self._store.load(row)
+            if self._config.augment is not None and rng is not None:
+                samples = augment_waveform(samples, self._config.augment, rng, (), ())
+            wavs.append(torch.from_numpy(samples))
+        encoder = self._encoder
+        mels = [log_mel(wav, self._config.tokenizer.n_mels, padding=0) for wav in wavs]
+        heard = [log_mel(wav, encoder.n_mels, floor=encoder.mel_floor) for wav in wavs]
+        valid = [encoder.geometry.valid_mel_frames(mel.shape[1]) for mel in heard]
+        return CodecBatch(
+            _padded(mels),
+            torch.tensor([mel.shape[1] for mel in mels]),
+            _padded(heard),
+            torch.tensor(valid),
+            tuple(row.text for row in rows),
+            sum(len(wav) for wav in wavs) / 16_000,
+        )
+
+
+def _rows(path: Path, source: str | None) -> list[ManifestRow]:
+    return [row for row in read_manifest(path) if source is None or source in row.source]
+
+
+def _padded(mels: Sequence[Tensor]) -> Tensor:
+    batch = torch.zeros(len(mels), mels[0].shape[0], max(mel.shape[1] for mel in mels))
+    for row, mel in zip(batch, mels, strict=True):
+        row[:, : mel.shape[1]] = mel
+    return batch
+
+
+@torch.no_grad()
+def teacher_posteriors(teacher: StepAudio2ForCausalLM, batch: CodecBatch) -> Latents:
+    """Phone posteriors of the recogniser, 25 a second."""
+    device = teacher.lm_head.weight.device
+    encoded, _ = teacher.encode_audio(batch.teacher_mel.to(device), batch.teacher_lens.to(device))
+    posteriors: Latents = teacher.phone_head(encoded)
+    return posteriors
+
+
+def train(
+    config: CodecConfig,
+    model: CodecModel,
+    teacher: StepAudio2ForCausalLM,
+    device: torch.device,
+    workers: Workers,
+) -> list[float]:
+    """Train tokenizer and head; returns the losses of the steps run here."""
+    folder = Path(config.output_dir)
+    trainer: Trainer[CodecBatch] = Trainer(model, config.loop, folder, device, workers)
+    trainer.resume()
+    data = CodecData(config, teacher)
+    lexicon = Lexicon.read(Path(config.lexicon))
+
+    def losses_of(batch: CodecBatch) -> tuple[Tensor, dict[str, float], Tensor]:
+        mel, lens = batch.mel.to(device), batch.lens.to(device)
+        posteriors, drawn, values = model(mel, lens)
+        ctc = phone_loss(posteriors, lexicon, batch.texts)
+        divergence = posterior_divergence(posteriors, teacher_posteriors(teacher, batch))
+        distance = mel_distance(drawn, mel, lens)
+        head = config.head
+        loss = head.phone_weight * ctc + head.teacher_weight * divergence
+        loss = loss + head.mel_weight * distance
+        named = {"ctc": ctc, "teacher": divergence, "mel": distance}
+        return loss, {name: float(value.detach()) for name, value in named.items()}, values
+
+    def loss_fn(batch: CodecBatch) -> StepResult:
+        loss, metrics, _ = losses_of(batch)
+        return StepResult(loss, metrics, int(batch.lens.sum()) // config.tokenizer.token_stride)
+
+    def evaluate() -> Mapping[str, float]:
+        batch = data.build(data.dev, None)
+        _, metrics, values = losses_of(batch)
+        codes = model.tokenizer.codebook.codes(values)
+        frames = (batch.lens - 1) // config.tokenizer.token_stride + 1
+        spoken = torch.cat([row[:n] for row, n in zip(codes, frames.tolist(), strict=True)])
+        use = codebook_use(spoken, config.tokenizer.codebook_size)
+        return {f"dev/{name}": value for name, value in (metrics | use).items()}
+
+    return trainer.run(data.batches(trainer.step, workers), loss_fn, evaluate)
+
+
+def codebook_use(codes: Tensor, size: int) -> dict[str, float]:
+    """Share of the codes that occur, and the perplexity of their distribution."""
+    counts = torch.bincount(codes.flatten(), minlength=size).float()
+    share = counts / counts.sum()
+    entropy = -(share * share.clamp(min=1e-12).log()).sum()
+    return {"use": float((counts > 0).float().mean()), "perplexity": float(entropy.exp())}
+
+
+def main(config: CodecConfig) -> list[float]:
+    """Train the tokenizer, write it, and encode the manifests; returns the losses.
+
+    Raises:
+        ConfigError: the teacher has no head on phones, or data are missing.
+        CheckpointError: the teacher cannot be loaded.
+    """
+    from stepaudio.models.checkpoint import load_pretrained
+
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    workers = Workers.join()
+    wanted = config.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda", workers.rank) if wanted == "cuda" else torch.device("cpu")
+    losses: list[float] = []
+    torch.manual_seed(config.seed)
+    model = CodecModel(config.tokenizer, config.head).to(device)
+    folder = Path(config.output_dir)
+    if not is_finished(folder, config.loop.steps):
+        teacher: Any = load_pretrained(config.teacher, device=device)[0].float().eval()
+        if teacher.config.audio_encoder_config.ctc_phones != PHONES:
+            raise ConfigError(f"{config.teacher}: has no head on the {len(PHONES)} phones")
+        losses = train(config, model, teacher, device, workers)
+    if workers.is_main:
+        tokenizer = export(config, model)
+        for name in config.encode:
+            encode_manifest(tokenizer, Path(config.data) / name, CodeStore(config.codes))
+    return losses
+
+
+def export(config: CodecConfig, model: CodecModel) -> S3Tokenizer:
+    """Write the averaged weights in half precision and return the tokenizer that has them."""
+    folder = Path(config.output_dir)
+    known = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in read_average(folder).items():
+            known[name].copy_(value)
+    # What ships is rounded; codes must be those of the rounded weights.
+    tokenizer = model.tokenizer.half().float().cpu().eval()
+    tensors = {k: v.half().contiguous() for k, v in tokenizer.state_dict().items()}
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    write_bytes_atomic(
+        folder / "tokenizer" / "speech_tokenizer.safetensors",
+        safetensors.torch.save(tensors, {"format": "pt"}),
+    )
+    import json
+
+    text = json.dumps(tokenizer.config.to_dict(), indent=2) + "\n"
+    write_text_atomic(folder / "tokenizer" / "config.json", text)
+    _log.info("tokenizer written to %s", folder / "tokenizer")
+    return tokenizer
