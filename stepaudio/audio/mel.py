@@ -37,11 +37,13 @@ _BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
 _LOG_STEP = math.log(6.4) / 27.0
 
 
-def _hz_to_mel(hz: float) -> float:
+def hz_to_mel(hz: float) -> float:
+    """Slaney's mel of a frequency."""
     return hz / _HZ_PER_MEL if hz < _BREAK_HZ else _BREAK_MEL + math.log(hz / _BREAK_HZ) / _LOG_STEP
 
 
-def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+def mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Frequencies of mels, the inverse of `hz_to_mel`."""
     log_part = _BREAK_HZ * np.exp(_LOG_STEP * (mel - _BREAK_MEL))
     return np.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, log_part)
 
@@ -57,7 +59,7 @@ def mel_filters(
     """Slaney mel filter bank from 0 to `highest_hz`, float32 [num_mels, window // 2 + 1]."""
     # float64 throughout, like librosa.filters.mel, whose import alone takes over a second;
     # torchaudio's bank is computed in float32 and is off by 1e-7 in values of 1e-2.
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(highest_hz), num_mels + 2))
+    edges = mel_to_hz(np.linspace(0.0, hz_to_mel(highest_hz), num_mels + 2))
     bins = np.linspace(0.0, sample_rate / 2, window // 2 + 1)
     widths = np.diff(edges)
     ramps = edges[:, None] - bins[None, :]

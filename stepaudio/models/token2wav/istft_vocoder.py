@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from stepaudio.errors import ConfigError
 from stepaudio.models.config import ConfigSection
+from stepaudio.models.token2wav.causal_block import CausalBlock
 from stepaudio.models.token2wav.loading import load_strict, read_tensors
 from stepaudio.models.token2wav.spectral import trimmed_istft
 from stepaudio.models.token2wav.vocoder import VocoderMode
@@ -105,26 +106,6 @@ class IstftState:
     synthesis: StageTail
 
 
-class CausalBlock(nn.Module):
-    """ConvNeXt block (arXiv 2201.03545) whose convolution looks left."""
-
-    def __init__(self, config: IstftVocoderConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.dwconv = nn.Conv1d(width, width, config.kernel_size, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.pwconv1 = nn.Linear(width, config.intermediate_size)
-        self.pwconv2 = nn.Linear(config.intermediate_size, width)
-        self.gamma = nn.Parameter(torch.full((width,), 1.0 / max(config.num_layers, 1)))
-
-    def forward(self, x_BDT: Tensor, tail_BDK: Tensor) -> tuple[Tensor, Tensor]:
-        """Map the frames behind `tail`; return the outputs and the inputs with the tail before."""
-        extended = torch.cat([tail_BDK, x_BDT], dim=-1)
-        y = self.norm(self.dwconv(extended).transpose(1, 2))
-        y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
-        return x_BDT + y.transpose(1, 2), extended
-
-
 class IstftVocoder(nn.Module):
     """The light vocoder, with the interface of `Vocoder`; it has no noise, so seeds are unused."""
 
@@ -134,7 +115,12 @@ class IstftVocoder(nn.Module):
         width = config.hidden_size
         self.embed = nn.Conv1d(config.in_channels, width, config.kernel_size)
         self.norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(CausalBlock(config) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(
+            CausalBlock(
+                width, config.intermediate_size, config.kernel_size, 1.0 / config.num_layers
+            )
+            for _ in range(config.num_layers)
+        )
         self.final_norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, config.n_fft + 2)
 
