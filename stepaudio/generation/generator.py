@@ -9,26 +9,21 @@ Shape legend: B rows of a pass, T tokens, D decoder width, S latents, V rows of 
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from stepaudio.generation.completion import (
-    Completion,
-    GenerationPrompt,
-    TokenEvent,
-    check_fits,
-)
+from stepaudio.generation.completion import Completion, GenerationPrompt, TokenEvent
+from stepaudio.generation.decoders import Decoder, ModuleDecoder
+from stepaudio.generation.run import Run
 from stepaudio.generation.sampling import LogitsProcessor, SamplingBatch, SamplingParams
-from stepaudio.generation.stats import GenerationStats
 from stepaudio.models.encoder import Latents
 from stepaudio.models.fused import FusedDecoder
-from stepaudio.models.kv_cache import SlotKVCache, SlotStep
+from stepaudio.models.kv_cache import SlotKVCache
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 
 # Larger weights are not copied for fused steps unless asked: memory then matters more than calls.
@@ -48,27 +43,6 @@ class CTCPosteriors(NamedTuple):
 
     characters: Tensor
     phones: Tensor
-
-
-class Decoder(Protocol):
-    """Decoder layers and head, as the modules themselves or as a fused copy of them."""
-
-    def __call__(self, embeds: Tensor, step: SlotStep, last: Tensor | None = None) -> Tensor:
-        """Logits [B, V] behind token `last` [B] (None: the first) of embeddings [B, T, D]."""
-
-
-class ModuleDecoder:
-    """The model's own modules as a `Decoder`: no copy of the weights."""
-
-    def __init__(self, model: StepAudio2ForCausalLM, rows: int | None) -> None:
-        self._model = model
-        self._rows = rows
-
-    def __call__(self, embeds: Tensor, step: SlotStep, last: Tensor | None = None) -> Tensor:
-        """See `Decoder`."""
-        hidden = self._model.model(embeds, step.plan, step)
-        rows = torch.arange(len(hidden), device=hidden.device)
-        return self._model.project(hidden[rows, 0 if last is None else last], self._rows)
 
 
 class Generator:
@@ -156,6 +130,23 @@ class Generator:
         return encoded, [v[:size] for v, size in zip(latents.values, sizes, strict=True)]
 
     @torch.inference_mode()
+    def embed(self, prompts: Sequence[GenerationPrompt]) -> Tensor:
+        """Embeddings [B, T, D] of prompts, padded on the right, with their latents in place.
+
+        Raises:
+            ValueError: the audio does not fit a prompt's tokens.
+        """
+        rows = [torch.tensor(list(p.ids)) for p in prompts]
+        pad = self.model.config.pad_token_id
+        ids = pad_sequence(rows, batch_first=True, padding_value=pad).to(self.device)
+        clips = [clip for p in prompts for clip in p.audio]
+        audio = None
+        if clips:
+            sizes = torch.tensor([len(clip) for clip in clips], device=self.device)
+            audio = Latents(pad_sequence(clips, batch_first=True), sizes)
+        return self.model.embed(ids, audio)
+
+    @torch.inference_mode()
     def prefill(
         self, prompts: Sequence[GenerationPrompt], slots: Sequence[int], cache: SlotKVCache
     ) -> Tensor:
@@ -173,21 +164,13 @@ class Generator:
             CapacityError: a prompt does not fit.
             ValueError: the audio does not fit a prompt's tokens.
         """
-        rows = [torch.tensor(list(p.ids)) for p in prompts]
-        pad = self.model.config.pad_token_id
-        ids = pad_sequence(rows, batch_first=True, padding_value=pad).to(self.device)
-        clips = [clip for p in prompts for clip in p.audio]
-        audio = None
-        if clips:
-            sizes = torch.tensor([len(clip) for clip in clips], device=self.device)
-            audio = Latents(pad_sequence(clips, batch_first=True), sizes)
-        embeds = self.model.embed(ids, audio)
+        embeds = self.embed(prompts)
         logits = embeds.new_empty(len(prompts), self.vocab_size)
         for adapter, members in _members_of([p.adapter for p in prompts]).items():
             lens = [len(prompts[i].ids) for i in members]
             step = cache.begin([slots[i] for i in members], max(lens), lens)
             last = torch.tensor(lens, device=self.device) - 1
-            logits[members] = self._decoder(adapter)(embeds[members, : max(lens)], step, last)
+            logits[members] = self.decoder(adapter)(embeds[members, : max(lens)], step, last)
         return logits
 
     @torch.inference_mode()
@@ -215,11 +198,11 @@ class Generator:
         embeds = self.model.model.embed_tokens(tokens)[:, None]
         groups = _members_of(adapters or [0] * len(slots))
         if len(groups) == 1:
-            return self._decoder(next(iter(groups)))(embeds, cache.begin(slots, 1))
+            return self.decoder(next(iter(groups)))(embeds, cache.begin(slots, 1))
         logits = embeds.new_empty(len(slots), self.vocab_size)
         for adapter, members in groups.items():
             step = cache.begin([slots[i] for i in members], 1)
-            logits[members] = self._decoder(adapter)(embeds[members], step)
+            logits[members] = self.decoder(adapter)(embeds[members], step)
         return logits
 
     @torch.inference_mode()
@@ -257,7 +240,12 @@ class Generator:
         ends = log_probs[torch.arange(num_rows, device=self.device), sizes][:, stops]
         return chosen.sum(1) + ends.logsumexp(-1)
 
-    def _decoder(self, adapter: int) -> Decoder:
+    def decoder(self, adapter: int = 0) -> Decoder:
+        """Decoder of an adapter id.
+
+        Raises:
+            ValueError: there is none.
+        """
         if adapter not in self._decoders:
             raise ValueError(f"no adapter {adapter}; there are {sorted(self._decoders)}")
         return self._decoders[adapter]
@@ -283,7 +271,7 @@ class Generator:
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
         if not prompts:
             return []
-        run = _Run(self, prompts, each, min(num_slots, len(prompts)))
+        run = Run(self, prompts, each, min(num_slots, len(prompts)))
         deque(run.events(), maxlen=0)
         return run.completions
 
@@ -291,7 +279,7 @@ class Generator:
         self, prompt: GenerationPrompt, params: SamplingParams = _GREEDY
     ) -> Iterator[TokenEvent]:
         """Complete one prompt and yield every token as soon as it is there."""
-        return _Run(self, [prompt], [params], 1).events()
+        return Run(self, [prompt], [params], 1).events()
 
     def generate_until(
         self,
@@ -304,7 +292,7 @@ class Generator:
         Raises:
             CapacityError: the prompt exceeds the model's context.
         """
-        run = _Run(self, [prompt], [params], 1)
+        run = Run(self, [prompt], [params], 1)
         (completion,) = run.completions
         for event in run.events():
             if event.finish_reason is None and is_last(event.token_id):
@@ -321,122 +309,6 @@ class Generator:
             self._processors,
             first_code_id=self.model.config.first_code_token_id,
         )
-
-
-class _Run:
-    """One call of `generate`: which prompt sits in which slot.
-
-    The live prompts sit in the first slots, so that a step reads the cache without a copy.
-    """
-
-    def __init__(
-        self,
-        generator: Generator,
-        prompts: Sequence[GenerationPrompt],
-        params: Sequence[SamplingParams],
-        num_slots: int,
-    ) -> None:
-        self._generator = generator
-        self._prompts = prompts
-        self._params = params
-        self._num_slots = num_slots
-        config = generator.model.config
-        context = config.max_position_embeddings
-        geometry = config.audio_encoder_config.geometry
-        for prompt in prompts:
-            num_audio = sum(len(clip) for clip in prompt.audio)
-            check_fits(len(prompt.ids), num_audio, context, geometry)
-        self._budgets = [
-            min(p.max_new_tokens, context - len(prompt.ids))
-            for p, prompt in zip(params, prompts, strict=True)
-        ]
-        default = config.text_config.stop_ids
-        self._stops = [frozenset(default if p.stop_ids is None else p.stop_ids) for p in params]
-        longest = max(len(p.ids) + n for p, n in zip(prompts, self._budgets, strict=True))
-        self._cache = generator.new_cache(num_slots, longest)
-        self._sampling = generator.new_sampling(num_slots)
-        self._tokens = torch.zeros(num_slots, dtype=torch.long, device=generator.device)
-        self._queue = deque(range(len(prompts)))
-        self._live: list[int] = []
-        self.completions = [
-            Completion(stats=GenerationStats(audio_s=p.audio_s, prompt_tokens=len(p.ids)))
-            for p in prompts
-        ]
-
-    def events(self) -> Iterator[TokenEvent]:
-        """Run until every prompt is complete."""
-        while self._queue or self._live:
-            if self._queue and len(self._live) < self._num_slots:
-                yield from self._admit()
-            if self._live:
-                yield from self._advance()
-
-    @torch.inference_mode()
-    def _admit(self) -> list[TokenEvent]:
-        start = time.perf_counter()
-        first = len(self._live)
-        slots = range(first, min(self._num_slots, first + len(self._queue)))
-        for slot in slots:
-            index = self._queue.popleft()
-            self._live.append(index)
-            self._sampling.assign(slot, self._params[index], self._prompts[index].ids)
-        members = [self._prompts[index] for index in self._live[first:]]
-        logits = self._generator.prefill(members, slots, self._cache)
-        chosen = self._choose(logits, slots)
-        for slot in slots:
-            stats = self.completions[self._live[slot]].stats
-            stats.prefill_s += (time.perf_counter() - start) / len(slots)
-        return self._record(slots, *chosen)
-
-    @torch.inference_mode()
-    def _advance(self) -> list[TokenEvent]:
-        start = time.perf_counter()
-        slots = range(len(self._live))
-        adapters = [self._prompts[index].adapter for index in self._live]
-        tokens = self._tokens[: len(slots)]
-        logits = self._generator.step(tokens, slots, self._cache, adapters)
-        chosen = self._choose(logits, slots)
-        for index in self._live:
-            stats = self.completions[index].stats
-            stats.passes += 1
-            stats.decode_s += (time.perf_counter() - start) / len(slots)
-        return self._record(slots, *chosen)
-
-    def _choose(self, logits: Tensor, slots: range) -> tuple[list[int], list[float]]:
-        ids, log_probs = self._sampling.choose(logits, slots)
-        self._tokens[slots.start : slots.stop] = ids
-        return ids.tolist(), log_probs.tolist()
-
-    def _record(self, slots: range, ids: list[int], log_probs: list[float]) -> list[TokenEvent]:
-        """Note the new tokens and free the slots of finished prompts."""
-        events, finished = [], []
-        for slot, token, log_prob in zip(slots, ids, log_probs, strict=True):
-            index = self._live[slot]
-            completion = self.completions[index]
-            completion.stats.tokens += 1
-            completion.log_probs.append(log_prob)
-            if token in self._stops[index]:
-                completion.finish_reason = "stop"
-            else:
-                completion.ids.append(token)
-                if len(completion.ids) == self._budgets[index]:
-                    completion.finish_reason = "length"
-            if completion.finish_reason is not None:
-                finished.append(slot)
-            events.append(TokenEvent(index, token, log_prob, completion.finish_reason))
-        for slot in reversed(finished):
-            self._free(slot)
-        return events
-
-    def _free(self, slot: int) -> None:
-        last = len(self._live) - 1
-        if slot != last:
-            self._cache.copy_slot(last, slot)
-            self._sampling.move(last, slot)
-            self._tokens[slot] = self._tokens[last]
-            self._live[slot] = self._live[last]
-        self._cache.truncate(last, 0)
-        self._live.pop()
 
 
 def _members_of(adapters: Sequence[int]) -> dict[int, list[int]]:

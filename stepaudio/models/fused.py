@@ -11,26 +11,32 @@ L keys, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stepaudio.models.backbone import Backbone, DecoderLayer
+from stepaudio.models.config import TextConfig
 from stepaudio.models.kv_cache import SlotStep
 from stepaudio.models.layers import apply_rotary, rotary_tables
+from stepaudio.models.masks import Window
+from stepaudio.models.packed import PackedLinear
+
+# Up to so many new tokens attention is cheaper as two plain products than as a tiled kernel.
+_FEW_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class _FusedLayer:
-    """Weights of one layer, transposed to [in, out]; norms and attention scale are folded in."""
+    """Weights of one layer; norms and attention scale are folded in."""
 
-    qkv: Tensor
-    qkv_bias: Tensor
-    out: Tensor
-    gate_up: Tensor
-    down: Tensor
+    qkv: PackedLinear
+    out: PackedLinear
+    gate_up: PackedLinear
+    down: PackedLinear
 
     @classmethod
     def from_layer(cls, layer: DecoderLayer) -> _FusedLayer:
@@ -38,14 +44,145 @@ class _FusedLayer:
         scale = attention.head_width**-0.5
         scaled = ((attention.q_proj, scale), (attention.k_proj, 1.0), (attention.v_proj, 1.0))
         qkv = torch.cat([projection.weight * factor for projection, factor in scaled])
+        bias = torch.cat([projection.bias * factor for projection, factor in scaled])
         gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
         return cls(
-            qkv=(qkv * layer.input_layernorm.weight).T.contiguous(),
-            qkv_bias=torch.cat([projection.bias * factor for projection, factor in scaled]),
-            out=attention.o_proj.weight.T.contiguous(),
-            gate_up=(gate_up * layer.post_attention_layernorm.weight).T.contiguous(),
-            down=mlp.down_proj.weight.T.contiguous(),
+            qkv=PackedLinear(qkv * layer.input_layernorm.weight, bias),
+            out=PackedLinear(attention.o_proj.weight),
+            gate_up=PackedLinear(gate_up * layer.post_attention_layernorm.weight),
+            down=PackedLinear(mlp.down_proj.weight),
         )
+
+
+@dataclass(frozen=True)
+class LayerPass:
+    """What all layers of one pass share.
+
+    Attributes:
+        step: cache pass over the new tokens.
+        batch: rows, B.
+        num_new: new tokens of a row, T.
+        tables: cosine and sine [B, T, K].
+        rotation: [B * T, K, K] matrices that rotate a head's row; None for many tokens.
+        biases: for every window [B * G, H / G * T, L], minus infinity where a key is invisible;
+            for few tokens only.
+    """
+
+    step: SlotStep
+    batch: int
+    num_new: int
+    tables: tuple[Tensor, Tensor]
+    rotation: Tensor | None
+    biases: Mapping[Window, Tensor | None]
+
+
+class FusedLayers:
+    """Decoder layers over a slot cache, one by one."""
+
+    def __init__(
+        self, config: TextConfig, layers: Iterable[nn.Module], windows: tuple[Window, ...]
+    ) -> None:
+        """Derive the copies.
+
+        Args:
+            config: shapes of the layers.
+            layers: `DecoderLayer`s in the order of the cache.
+            windows: sliding window of each.
+        """
+        self._config = config
+        kept = [layer for layer in layers if isinstance(layer, DecoderLayer)]
+        self._layers = [_FusedLayer.from_layer(layer) for layer in kept]
+        self._windows = windows
+        # x @ swap is the second term's operand of rotary embedding: [-second half, first half].
+        weight = kept[0].self_attn.o_proj.weight
+        eye = torch.eye(config.head_width, device=weight.device, dtype=weight.dtype)
+        half = config.head_width // 2
+        self._eye = eye
+        self._swap = torch.cat([-eye[half:], eye[:half]]).T.contiguous()
+
+    def __call__(self, embeds: Tensor, step: SlotStep) -> Tensor:
+        """Run all layers over [B, T, D]; returns [B * T, D]."""
+        shared = self.begin(step, *embeds.shape[:2])
+        x = embeds.flatten(0, 1)
+        for index in range(len(self._layers)):
+            x = self.apply(index, x, shared)
+        return x
+
+    def begin(self, step: SlotStep, batch: int, num_new: int) -> LayerPass:
+        """Prepare what the layers share in a pass over [B, T] new tokens."""
+        config = self._config
+        tables = rotary_tables(step.plan.positions, config.head_width, config.rope_theta)
+        cos, sin = (table.to(self._eye.dtype) for table in tables)
+        rotation = None
+        biases: dict[Window, Tensor | None] = {}
+        if num_new <= _FEW_TOKENS:
+            rotation = self._eye * cos[..., None, :] + self._swap * sin[..., None, :]
+            rotation = rotation.flatten(0, 1)
+            biases = {window: self._bias(mask) for window, mask in step.plan.masks.items()}
+        return LayerPass(step, batch, num_new, (cos, sin), rotation, biases)
+
+    def apply(self, index: int, x: Tensor, shared: LayerPass) -> Tensor:
+        """Run one layer over the tokens [B * T, D] of a pass."""
+        layer, config = self._layers[index], self._config
+        qkv = layer.qkv(rms_normed(x, config.rms_norm_eps))
+        heads = qkv.view(len(x), -1, config.head_width)
+        window = self._windows[index]
+        # Several new tokens without a mask see each other causally, which a bias does not say.
+        if shared.rotation is not None and (
+            shared.num_new == 1 or shared.biases[window] is not None
+        ):
+            attended = self._attend_few(heads, shared, index)
+        else:
+            attended = self._attend_many(heads, shared, index)
+        x = layer.out.add_to(x, attended)
+        gate, up = layer.gate_up(rms_normed(x, config.rms_norm_eps)).chunk(2, dim=-1)
+        return layer.down.add_to(x, F.silu(gate).mul_(up))
+
+    def _bias(self, mask: Tensor | None) -> Tensor | None:
+        """What is added to the scores [B * G, H / G * T, L] of few tokens."""
+        if mask is None:
+            return None
+        groups = self._config.num_key_value_heads
+        repeats = self._config.num_attention_heads // groups
+        bias = torch.zeros(mask.shape, dtype=self._eye.dtype, device=mask.device)
+        bias = bias.masked_fill_(~mask, float("-inf"))[:, None]
+        return bias.expand(-1, groups, repeats, -1, -1).flatten(2, 3).flatten(0, 1)
+
+    def _attend_few(self, heads: Tensor, shared: LayerPass, index: int) -> Tensor:
+        """Attention output [B * T, H * K] of few new tokens per row, from [B * T, H + 2 G, K]."""
+        assert shared.rotation is not None
+        num_heads, groups = self._config.num_attention_heads, self._config.num_key_value_heads
+        batch, num_new = shared.batch, shared.num_new
+        turned = torch.bmm(heads[:, : num_heads + groups], shared.rotation)
+        width = turned.shape[-1]
+        new_keys = turned[:, num_heads:].view(batch, num_new, groups, width).transpose(1, 2)
+        values = heads[:, num_heads + groups :].view(batch, num_new, groups, width).transpose(1, 2)
+        k, v = shared.step.update(new_keys, values, index)
+        length = k.shape[2]
+        k, v = k.reshape(-1, length, width), v.reshape(-1, length, width)
+        q = turned[:, :num_heads].view(batch, num_new, groups, -1, width)
+        q = q.permute(0, 2, 3, 1, 4).reshape(batch * groups, -1, width)
+        bias = shared.biases[self._windows[index]]
+        if bias is None:
+            scores = torch.bmm(q, k.transpose(1, 2))
+        else:
+            scores = torch.baddbmm(bias, q, k.transpose(1, 2))
+        out = torch.bmm(scores.softmax(-1), v).view(batch, groups, -1, num_new, width)
+        return out.permute(0, 3, 1, 2, 4).reshape(batch * num_new, num_heads * width)
+
+    def _attend_many(self, heads: Tensor, shared: LayerPass, index: int) -> Tensor:
+        """The same for any number of new tokens."""
+        num_heads, groups = self._config.num_attention_heads, self._config.num_key_value_heads
+        heads_BHTK = heads.view(shared.batch, shared.num_new, -1, heads.shape[-1]).transpose(1, 2)
+        cos, sin = (table[:, None] for table in shared.tables)
+        turned = apply_rotary(heads_BHTK[:, : num_heads + groups], cos, sin)
+        new_values = heads_BHTK[:, num_heads + groups :]
+        k, v = shared.step.update(turned[:, num_heads:], new_values, index)
+        mask = shared.step.plan.masks[self._windows[index]]
+        out = F.scaled_dot_product_attention(
+            turned[:, :num_heads], k, v, mask, is_causal=mask is None, scale=1.0, enable_gqa=True
+        )
+        return out.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 class FusedDecoder:
@@ -60,17 +197,9 @@ class FusedDecoder:
             head: [V, D] weight of the output head, or those rows of it that are wanted.
         """
         self.config = backbone.config
-        self._layers = [
-            _FusedLayer.from_layer(layer)
-            for layer in backbone.layers
-            if isinstance(layer, DecoderLayer)
-        ]
-        self._head = (head * backbone.norm.weight).T.contiguous()
-        # x @ swap is the second term's operand of rotary embedding: [-second half, first half].
-        eye = torch.eye(self.config.head_width, device=head.device, dtype=head.dtype)
-        half = self.config.head_width // 2
-        self._eye = eye
-        self._swap = torch.cat([-eye[half:], eye[:half]]).T.contiguous()
+        self._layers = FusedLayers(self.config, backbone.layers, self.config.layer_windows)
+        self._norm = backbone.norm.weight.detach().clone()
+        self._head = PackedLinear(head)
 
     def __call__(self, embeds: Tensor, step: SlotStep, last: Tensor | None = None) -> Tensor:
         """Logits [B, V] behind one token of every row.
@@ -81,69 +210,30 @@ class FusedDecoder:
             last: [B] index of the token whose logits are wanted; None: the first.
         """
         batch, num_new = embeds.shape[:2]
-        config = self.config
-        tables = rotary_tables(step.plan.positions, config.head_width, config.rope_theta)
-        cos, sin = (table.to(embeds.dtype) for table in tables)
-        rotation = self._eye * cos + self._swap * sin if num_new == 1 else None
-        x = embeds.flatten(0, 1)
-        for index, (layer, window) in enumerate(
-            zip(self._layers, config.layer_windows, strict=True)
-        ):
-            qkv = torch.addmm(layer.qkv_bias, self._normed(x), layer.qkv)
-            heads = qkv.view(batch, num_new, -1, config.head_width)
-            mask = step.plan.masks[window]
-            if rotation is not None:
-                attended = self._attend_one(heads[:, 0], rotation, mask, step, index)
-            else:
-                attended = self._attend_many(heads.transpose(1, 2), (cos, sin), mask, step, index)
-            x = torch.addmm(x, attended, layer.out)
-            gate, up = torch.mm(self._normed(x), layer.gate_up).chunk(2, dim=-1)
-            x = torch.addmm(x, F.silu(gate).mul_(up), layer.down)
+        x = self._layers(embeds, step)
         if num_new > 1:
             rows = torch.arange(batch, device=x.device)
             x = x.view(batch, num_new, -1)[rows, 0 if last is None else last]
-        return torch.mm(self._normed(x), self._head)
+        return self._head(self.normed(x))
 
-    def _normed(self, x: Tensor) -> Tensor:
-        """RMS norm of [rows, D] without weight.
+    def hidden(self, embeds: Tensor, step: SlotStep) -> Tensor:
+        """Hidden states [B, T, D] behind the final norm; arguments as in a call."""
+        return self.normed(self._layers(embeds, step)).view_as(embeds)
 
-        The layer norm of [x, -x] has mean zero, so it is the RMS norm of x in one operation.
-        """
-        width = x.shape[1]
-        both = torch.cat([x, -x], dim=1)
-        return F.layer_norm(both, (2 * width,), eps=self.config.rms_norm_eps)[:, :width]
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., D]."""
+        return self._head(hidden.flatten(0, -2)).unflatten(0, hidden.shape[:-1])
 
-    def _attend_one(
-        self, heads_BHK: Tensor, rotation: Tensor, mask: Tensor | None, step: SlotStep, index: int
-    ) -> Tensor:
-        """Attention output [B, H * K] of one new token per row."""
-        num_heads, groups = self.config.num_attention_heads, self.config.num_key_value_heads
-        turned = torch.bmm(heads_BHK[:, : num_heads + groups], rotation)
-        new_values = heads_BHK[:, num_heads + groups :, None]
-        k, v = step.update(turned[:, num_heads:, None], new_values, index)
-        batch, _, length, width = k.shape
-        q = turned[:, :num_heads].reshape(batch * groups, -1, width)
-        scores = torch.bmm(q, k.reshape(-1, length, width).transpose(1, 2))
-        if mask is not None:
-            per_row = scores.view(batch, -1, length)
-            scores = per_row.masked_fill(~mask[:, 0], float("-inf")).view_as(scores)
-        out = torch.bmm(scores.softmax(-1), v.reshape(-1, length, width))
-        return out.view(batch, num_heads * width)
+    def normed(self, x: Tensor) -> Tensor:
+        """The final norm of [rows, D]."""
+        return rms_normed(x, self.config.rms_norm_eps) * self._norm
 
-    def _attend_many(
-        self,
-        heads_BHTK: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        step: SlotStep,
-        index: int,
-    ) -> Tensor:
-        """Attention output [B * T, H * K] of several new tokens per row."""
-        num_heads, groups = self.config.num_attention_heads, self.config.num_key_value_heads
-        cos, sin = (table[:, None] for table in rotary)
-        turned = apply_rotary(heads_BHTK[:, : num_heads + groups], cos, sin)
-        k, v = step.update(turned[:, num_heads:], heads_BHTK[:, num_heads + groups :], index)
-        out = F.scaled_dot_product_attention(
-            turned[:, :num_heads], k, v, mask, is_causal=mask is None, scale=1.0, enable_gqa=True
-        )
-        return out.transpose(1, 2).flatten(0, 1).flatten(1)
+
+def rms_normed(x: Tensor, eps: float) -> Tensor:
+    """RMS norm of [rows, D] without weight.
+
+    The layer norm of [x, -x] has mean zero, so it is the RMS norm of x in one operation.
+    """
+    width = x.shape[1]
+    both = torch.cat([x, -x], dim=1)
+    return F.layer_norm(both, (2 * width,), eps=eps)[:, :width]
