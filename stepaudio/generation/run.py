@@ -101,9 +101,18 @@ class Run:
         return self._record(slots, *chosen)
 
     def _choose(self, logits: Tensor, slots: range) -> tuple[list[int], list[float]]:
-        ids, log_probs = self._sampling.choose(logits, slots)
+        ids, log_probs = self._sampling.choose(logits, slots, self._allowed(slots))
         self._tokens[slots.start : slots.stop] = ids
         return ids.tolist(), log_probs.tolist()
+
+    def _allowed(self, slots: range) -> list[Sequence[range] | None]:
+        """Tokens that may come next in some slots; None: all."""
+        indices = [self._live[slot] for slot in slots]
+        return [
+            None if constraint is None else constraint.allowed(self.completions[index].ids)
+            for index in indices
+            for constraint in (self._params[index].constraint,)
+        ]
 
     def _record(self, slots: range, ids: list[int], log_probs: list[float]) -> list[TokenEvent]:
         """Note one new token of each slot and free the slots of finished prompts."""

@@ -23,9 +23,10 @@ _MAYBE = frozenset(
 )
 _STARTERS = frozenset(
     "the a an this that these those it its he she they we i you his her their our my your there"
-    " here in on at for from with by to as if when while after before since because but and or so yet"
-    " then now what who why how where which is are was were do does did can could will would should"
-    " not no yes one some many most all any each every both however also still just only".split()
+    " here in on at for from with by to as if when while after before since because but and or so"
+    " yet then now what who why how where which is are was were do does did can could will would"
+    " should not no yes one some many most all any each every both however also still just"
+    " only".split()
 )
 _MARK = re.compile(
     r"(?P<wide>[。！？｡]+[」』”’）】]*)"

@@ -34,9 +34,10 @@ _ABBREVIATIONS = {
     "adm": "admiral", "pres": "president", "univ": "university", "apt": "apartment",
     "bldg": "building", "hwy": "highway", "ln": "lane", "ct": "court", "tel": "telephone",
     "ext": "extension", "avg": "average", "max": "maximum", "min": "minimum",
-    "misc": "miscellaneous", "incl": "including", "excl": "excluding", "tbsp": "tablespoon", "tsp": "teaspoon",
-    "cf": "compare", "ca": "circa", "intl": "international", "assn": "association",
-    "govt": "government", "mgr": "manager", "asst": "assistant", "hrs": "hours", "mins": "minutes",
+    "misc": "miscellaneous", "incl": "including", "excl": "excluding", "tbsp": "tablespoon",
+    "tsp": "teaspoon", "cf": "compare", "ca": "circa", "intl": "international", 
+    "assn": "association", "govt": "government", "mgr": "manager", "asst": "assistant",
+    "hrs": "hours", "mins": "minutes",
     "secs": "seconds", "yrs": "years", "yr": "year", "wk": "week", "qty": "quantity", "ms": "ms",
     "messrs": "messieurs", "fr": "father", "cpt": "captain", "jr": "junior", "sr": "senior",
 }  # fmt: skip
