@@ -32,6 +32,7 @@ from stepaudio.models.token2wav.hift_config import HiftConfig
 from stepaudio.models.token2wav.istft_vocoder import IstftVocoder
 from stepaudio.models.token2wav.s3_onnx import OnnxS3Tokenizer
 from stepaudio.models.token2wav.s3_tokenizer import S3Config, S3Tokenizer, load_s3_tokenizer
+from stepaudio.models.token2wav.source_filter_vocoder import SourceFilterVocoder
 from stepaudio.models.token2wav.speaker import (
     OnnxSpeakerEncoder,
     SpeakerConfig,
@@ -78,7 +79,7 @@ class TrainedParts:
     """
 
     flow: Flow
-    vocoder: HiftVocoder | IstftVocoder
+    vocoder: HiftVocoder | IstftVocoder | SourceFilterVocoder
     tokenizer: S3Tokenizer
     speaker: SpeakerNetwork
     mel: VoiceMel

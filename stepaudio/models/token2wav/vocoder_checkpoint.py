@@ -13,17 +13,20 @@ from stepaudio.models.token2wav.hift import load_hift
 from stepaudio.models.token2wav.hift_config import HiftConfig
 from stepaudio.models.token2wav.hift_stream import Hift
 from stepaudio.models.token2wav.istft_vocoder import IstftVocoderConfig, load_istft_vocoder
+from stepaudio.models.token2wav.source_filter_config import SourceFilterConfig
+from stepaudio.models.token2wav.source_filter_vocoder import load_source_filter_vocoder
 from stepaudio.models.token2wav.vocoder import Vocoder
 
-VocoderConfig = HiftConfig | IstftVocoderConfig
-_KINDS: dict[str, type[HiftConfig] | type[IstftVocoderConfig]] = {
+VocoderConfig = HiftConfig | IstftVocoderConfig | SourceFilterConfig
+_KINDS: dict[str, type[VocoderConfig]] = {
     "hift": HiftConfig,
     "istft": IstftVocoderConfig,
+    "source_filter": SourceFilterConfig,
 }
 
 
 def read_vocoder_config(values: Mapping[str, Any]) -> VocoderConfig:
-    """Read plain values with a field ``kind``: "hift" (the public vocoder) or "istft".
+    """Read plain values with a field ``kind``: "hift" (public), "istft" or "source_filter".
 
     Raises:
         ConfigError: the kind is unknown, or fields are unknown or contradictory.
@@ -51,4 +54,6 @@ def load_vocoder(
     """
     if isinstance(config, HiftConfig):
         return Hift(load_hift(path, config).to(device))
+    if isinstance(config, SourceFilterConfig):
+        return load_source_filter_vocoder(path, config).to(device)
     return load_istft_vocoder(path, config).to(device)
