@@ -19,7 +19,9 @@ RECIPES = {
     "tokenizer": "stepaudio_recipes.tokenizer",
     "pretrain": "stepaudio_recipes.pretrain",
     "words": "stepaudio_recipes.words",
+    "vocoder": "stepaudio_recipes.vocoder",
     "codec": "stepaudio_recipes.codec",
+    "speech_pretrain": "stepaudio_recipes.speech_pretrain",
 }
 
 

@@ -1,0 +1,236 @@
+"""Speech and dialogue for a model that hears: adapters of the decoder, and its audio tokens.
+
+The foundation stays as it is, bit by bit, so that its recognition does too. Each stage trains an
+adapter of its own from the foundation:
+
+* ``tts``: readings to audio codes, and the rows of the embedding table that only speech needs.
+* ``chat``: conversations in text, see `stepaudio_recipes.chat_stage`.
+
+The result is a checkpoint of the foundation with a larger vocabulary and a folder of adapters.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from stepaudio.models.adapters import (
+    ADAPTER_FOLDER,
+    Adapter,
+    LoraConfig,
+    adapter_of,
+    save_adapter,
+)
+from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.text.tokenizer import TextTokenizer
+from stepaudio_recipes.chat_stage import ChatConfig, run_chat
+from stepaudio_recipes.trainer import (
+    LoopConfig,
+    StepResult,
+    Trainer,
+    Workers,
+    is_finished,
+    read_average,
+)
+from stepaudio_recipes.tts_stage import SpeechDecoder, TtsBatch, TtsConfig, TtsData, tts_loss
+
+_log = logging.getLogger(__name__)
+_DEV_ROWS_A_BATCH = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechStage:
+    """One stage.
+
+    Attributes:
+        name: subfolder of the run, and name of the adapter.
+        objective: what is trained, see the module's docstring.
+        loop: length and optimiser.
+        lora: shape of the adapter.
+    """
+
+    name: str
+    objective: Literal["tts", "chat"]
+    loop: LoopConfig
+    lora: LoraConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechPretrainConfig:
+    """Settings of the recipe.
+
+    Attributes:
+        recipe: "speech_pretrain".
+        output_dir: run folder; every stage has a subfolder, ``model`` holds the result.
+        foundation: name or folder of the model that hears.
+        tokenizer: folder of a tokenizer with the foundation's text tokens, and with phones.
+        tts: data of the ``tts`` stages.
+        chat: data of the ``chat`` stages.
+        stages: each independent of the others.
+        only: stages to run now; empty: all, and the export.
+        seed: of initialisation, data order and noise.
+        num_threads: CPU threads; 0: as PyTorch chooses.
+        device: "auto" takes a GPU if there is one.
+    """
+
+    recipe: Literal["speech_pretrain"]
+    output_dir: str
+    tokenizer: str
+    stages: tuple[SpeechStage, ...]
+    tts: TtsConfig
+    chat: ChatConfig
+    foundation: str = "nano"
+    only: tuple[str, ...] = ()
+    seed: int = 0
+    num_threads: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+Config = SpeechPretrainConfig
+
+
+@dataclass(frozen=True)
+class SpeechRun:
+    """What every stage needs."""
+
+    config: SpeechPretrainConfig
+    tokenizer: TextTokenizer
+    device: torch.device
+    workers: Workers
+
+    def folder(self, stage: SpeechStage) -> Path:
+        """Folder of one stage."""
+        return Path(self.config.output_dir) / stage.name
+
+    def foundation(self) -> StepAudio2ForCausalLM:
+        """The model to start from, float32.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+        """
+        from stepaudio.models.checkpoint import load_pretrained
+
+        model: StepAudio2ForCausalLM = load_pretrained(self.config.foundation, device=self.device)[
+            0
+        ].float()
+        return model
+
+    def first_row(self) -> int:
+        """First id whose embedding speech may change: recognition needs all before it."""
+        return self.tokenizer.vocab.audio_patch + 1
+
+
+def speech_decoder(run: SpeechRun, stage: SpeechStage) -> SpeechDecoder:
+    """The module that a ``tts`` stage trains."""
+    num_rows = run.tokenizer.num_tokens - run.first_row()
+    model = run.foundation()
+    return SpeechDecoder(model.model, run.first_row(), num_rows, stage.lora).to(run.device)
+
+
+def run_tts(run: SpeechRun, stage: SpeechStage) -> list[float]:
+    """Train a reading voice; returns the losses of the steps run here."""
+    model = speech_decoder(run, stage)
+    trainer: Trainer[TtsBatch] = Trainer(
+        model, stage.loop, run.folder(stage), run.device, run.workers
+    )
+    trainer.resume()
+    data = TtsData(run.config.tts, run.tokenizer, run.config.seed)
+
+    def loss_fn(batch: TtsBatch) -> StepResult:
+        loss, _ = tts_loss(model, batch, run.device)
+        return StepResult(loss, {"speech_s": batch.speech_s}, batch.ids.numel())
+
+    def evaluate() -> Mapping[str, float]:
+        total, count = 0.0, 0
+        for start in range(0, len(data.dev), _DEV_ROWS_A_BATCH):
+            batch = data.build(data.dev[start : start + _DEV_ROWS_A_BATCH], None)
+            loss, labels = tts_loss(model, batch, run.device)
+            total += float(loss) * labels
+            count += labels
+        return {"dev/ce": total / max(1, count)}
+
+    return trainer.run(data.batches(trainer.step, run.workers), loss_fn, evaluate)
+
+
+def trained_tts(run: SpeechRun, stage: SpeechStage) -> tuple[SpeechDecoder, Adapter]:
+    """Module with the averaged weights of a stage, and its adapter."""
+    model = speech_decoder(run, stage)
+    known = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in read_average(run.folder(stage)).items():
+            known[name].copy_(value)
+    return model, adapter_of(model.backbone, stage.lora)
+
+
+def main(config: SpeechPretrainConfig) -> list[float]:
+    """Run the stages that are not finished and write the model; returns the losses.
+
+    Raises:
+        ConfigError: a file that the configuration names is missing or damaged.
+        CheckpointError: the foundation cannot be loaded.
+    """
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    wanted = config.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    workers = Workers.join()
+    device = torch.device("cuda", workers.rank) if wanted == "cuda" else torch.device("cpu")
+    run = SpeechRun(config, TextTokenizer.from_folder(config.tokenizer), device, workers)
+    losses: list[float] = []
+    for stage in config.stages:
+        if config.only and stage.name not in config.only:
+            continue
+        if is_finished(run.folder(stage), stage.loop.steps):
+            _log.info("stage %s is finished", stage.name)
+            continue
+        torch.manual_seed(config.seed)
+        objective = {"tts": run_tts, "chat": run_chat}[stage.objective]
+        losses += objective(run, stage)
+    if not config.only and workers.is_main:
+        export(run)
+    return losses
+
+
+def export(run: SpeechRun) -> Path:
+    """Write the foundation with the rows of speech, and the adapters, in half precision."""
+    from stepaudio.models.checkpoint import save_checkpoint
+    from stepaudio_recipes.chat_stage import trained_chat
+
+    folder = Path(run.config.output_dir) / "model"
+    adapters: dict[str, Adapter] = {}
+    rows = None
+    for stage in run.config.stages:
+        if stage.objective == "tts":
+            module, adapters[stage.name] = trained_tts(run, stage)
+            rows = module.rows.detach()
+        else:
+            adapters[stage.name] = trained_chat(run, stage)
+    model = run.foundation().cpu()
+    if rows is not None:
+        with_speech_rows(model, run.tokenizer, run.first_row(), rows.cpu())
+    save_checkpoint(model.half(), folder)
+    run.tokenizer.save(folder)
+    for name, adapter in adapters.items():
+        save_adapter(adapter, folder / ADAPTER_FOLDER / name)
+    _log.info("model written to %s", folder)
+    return folder
+
+
+def with_speech_rows(
+    model: Any, tokenizer: TextTokenizer, first_row: int, rows: torch.Tensor
+) -> None:
+    """Give a model the vocabulary of a tokenizer: its own rows, then those of speech."""
+    table = torch.cat([model.model.embed_tokens.weight.detach()[:first_row], rows])
+    embedding = torch.nn.Embedding(*table.shape)
+    with torch.no_grad():
+        embedding.weight.copy_(table)
+    model.set_input_embeddings(embedding)
+    model.lm_head = torch.nn.Linear(table.shape[1], table.shape[0], bias=False)
+    model.lm_head.weight = embedding.weight
+    model.config.vocab_size = tokenizer.num_tokens

@@ -1,0 +1,279 @@
+"""Training of the reading voice: a reading in, audio codes out, in the interleaved layout.
+
+The answer has the public layout, one text token and four audio codes in turn, but its text tokens
+are given, not chosen: the loss is on codes, and behind the text on going on or ending
+(`stepaudio.tasks.tts` generates in the same way).
+
+Shape legend: B rows, T tokens, D decoder width, R trained rows of the embedding table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stepaudio.conversation import ChatTemplate, text_message
+from stepaudio.conversation.messages import Message, SpecialPart, TokenPart
+from stepaudio.models.adapters import LoraConfig, inject_lora
+from stepaudio.models.backbone import Backbone
+from stepaudio.models.masks import plan_attention
+from stepaudio.text.manifest import ManifestRow, read_manifest
+from stepaudio.text.reading import read_words, reading_ids
+from stepaudio.text.tokenizer import TextTokenizer
+from stepaudio.text.vocab import CODES_PER_GROUP, TTS_START
+from stepaudio.training.data import Source, plan_batches
+from stepaudio_recipes.codes import CodeStore
+from stepaudio_recipes.lexicon import Lexicon
+from stepaudio_recipes.speech_data import SourceConfig
+from stepaudio_recipes.text_data import IGNORED_LABEL
+from stepaudio_recipes.trainer import Workers
+
+INSTRUCTION = "read this aloud"
+PACES = ("slowly", "quickly")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TtsConfig:
+    """Data and noise of the stage.
+
+    Attributes:
+        folder: of the manifests.
+        codes: folder of the audio codes, from the recipe ``codec``.
+        sources: training mixture.
+        dev: manifest and source of the development set.
+        lexicon: pronunciation dictionary.
+        batch_s: padded seconds of speech in a batch.
+        code_noise: share of the input codes that are replaced at random, so that the decoder
+            does not come to trust its own output more than the reading.
+        spelled: share of the words that are given as letters, so that unknown ones can be read.
+        named: chance that the prompt names the voice.
+        paced: chance that the prompt names a pace, where the speech is slow or quick.
+        pace_quantile: share of a speaker's utterances that counts as slow, and as quick.
+    """
+
+    folder: str
+    codes: str
+    sources: tuple[SourceConfig, ...]
+    dev: SourceConfig
+    lexicon: str = ".data/nano/cmudict.dict.gz"
+    batch_s: float = 60.0
+    code_noise: float = 0.05
+    spelled: float = 0.06
+    named: float = 0.8
+    paced: float = 0.7
+    pace_quantile: float = 0.2
+
+
+class SpeechDecoder(nn.Module):
+    """Decoder with an adapter, and the rows of the embedding table that only speech needs.
+
+    Attributes:
+        backbone: frozen decoder with trained low-rank updates.
+        rows: [R, D] embeddings of the ids from `first_row` on.
+    """
+
+    frozen: Tensor
+
+    def __init__(self, backbone: Backbone, first_row: int, num_rows: int, lora: LoraConfig) -> None:
+        super().__init__()
+        table = backbone.embed_tokens.weight.detach()
+        self.first_row = first_row
+        self.register_buffer("frozen", table[:first_row].clone(), persistent=False)
+        scale = float(self.frozen.std())
+        self.rows = nn.Parameter(torch.randn(num_rows, table.shape[1]) * scale)
+        inject_lora(backbone, lora)
+        # Replaced by `frozen` and `rows`; a copy would be saved with every checkpoint.
+        backbone.embed_tokens = nn.Embedding(1, table.shape[1]).requires_grad_(False)
+        self.backbone = backbone
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Hidden states [B, T, D] of right-padded tokens [B, T]."""
+        embeds = F.embedding(ids, torch.cat([self.frozen, self.rows]))
+        windows = self.backbone.config.layer_windows
+        hidden: Tensor = self.backbone(embeds, plan_attention(ids.shape[1], ids.device, windows))
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., R] of the trained rows, the head being tied to them."""
+        return F.linear(hidden, self.rows)
+
+
+@dataclass(frozen=True)
+class TtsBatch:
+    """Right-padded examples.
+
+    Attributes:
+        ids: [B, T] input tokens.
+        labels: [B, T] next tokens, where there is a loss.
+        speech_s: seconds of speech.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    speech_s: float
+
+
+class TtsExamples:
+    """Rows to tokens."""
+
+    def __init__(self, tokenizer: TextTokenizer, lexicon: Lexicon) -> None:
+        self._tokenizer = tokenizer
+        self._lexicon = lexicon
+        self._template = ChatTemplate(tokenizer)
+
+    def reading(self, text: str, spelled: frozenset[int] = frozenset()) -> str:
+        """Reading of a text; words at the places `spelled` as letters."""
+        words = text.split()
+        parts = read_words(words, self._lexicon).split()
+        return " ".join(f"({words[i]})" if i in spelled else p for i, p in enumerate(parts))
+
+    def prompt(self, instruction: str, reading: str) -> list[int]:
+        """Prompt up to and with <tts_start>."""
+        messages = [
+            text_message("system", instruction),
+            Message("user", (TokenPart(tuple(reading_ids(self._tokenizer, reading))),)),
+            Message("assistant", (SpecialPart(TTS_START),), eot=False),
+        ]
+        return self._template.render(messages).ids
+
+    def answer(self, text: str, codes: Sequence[int]) -> tuple[list[int], list[int]] | None:
+        """Tokens of the answer and the labels of the same places; None if the text is too long."""
+        vocab = self._tokenizer.vocab
+        text_ids = self._tokenizer.encode(text)
+        padded = [*codes, *[codes[-1]] * (-len(codes) % CODES_PER_GROUP)]
+        groups = len(padded) // CODES_PER_GROUP
+        if len(text_ids) >= groups:
+            return None
+        ids, labels = [], []
+        for group in range(groups):
+            given = group < len(text_ids)
+            token = text_ids[group] if given else vocab.tts_pad
+            spoken = padded[group * CODES_PER_GROUP : (group + 1) * CODES_PER_GROUP]
+            spoken = [vocab.audio_0 + int(code) for code in spoken]
+            ids += [token, *spoken]
+            labels += [IGNORED_LABEL if given else token, *spoken]
+        return [*ids, vocab.tts_end], [*labels, vocab.tts_end]
+
+
+@dataclass
+class TtsData:
+    """Batches as a function of seed and step, and the development set."""
+
+    config: TtsConfig
+    tokenizer: TextTokenizer
+    seed: int
+    sources: list[Source] = field(init=False)
+    dev: list[ManifestRow] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._codes = CodeStore(self.config.codes)
+        self._examples = TtsExamples(self.tokenizer, Lexicon.read(Path(self.config.lexicon)))
+        self.sources = [Source(self._rows(s), s.weight) for s in self.config.sources]
+        self.dev = self._rows(self.config.dev)
+        self._limits = _pace_limits(
+            [row for source in self.sources for row in source.rows], self.config.pace_quantile
+        )
+
+    def _rows(self, source: SourceConfig) -> list[ManifestRow]:
+        rows = read_manifest(Path(self.config.folder) / source.manifest)
+        return [row for row in rows if source.source is None or source.source in row.source]
+
+    def batches(self, first_step: int, workers: Workers) -> Iterator[tuple[int, TtsBatch]]:
+        """(step, batch) pairs of one process from `first_step` on."""
+        plan = plan_batches(self.sources, self.config.batch_s, self.seed)
+        for index, rows in enumerate(plan):
+            step, rank = divmod(index, workers.count)
+            if step >= first_step and rank == workers.rank:
+                yield step, self.build(rows, np.random.default_rng((self.seed, index, 1)))
+
+    def build(self, rows: Sequence[ManifestRow], rng: np.random.Generator | None) -> TtsBatch:
+        """Tokens of some rows; `rng` draws prompts and noise, without it there is none."""
+        pairs, seconds = [], 0.0
+        for row in rows:
+            pair = self._example(row, rng)
+            if pair is not None:
+                pairs.append(pair)
+                seconds += row.duration
+        longest = max((len(ids) for ids, _ in pairs), default=1)
+        ids = torch.full((max(1, len(pairs)), longest), self.tokenizer.vocab.pad)
+        labels = torch.full_like(ids, IGNORED_LABEL)
+        for index, (row_ids, row_labels) in enumerate(pairs):
+            ids[index, : len(row_ids)] = torch.tensor(row_ids)
+            labels[index, : len(row_labels)] = torch.tensor(row_labels)
+        # Where a label is, the token before it is the input.
+        return TtsBatch(ids, F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:], seconds)
+
+    def _example(
+        self, row: ManifestRow, rng: np.random.Generator | None
+    ) -> tuple[list[int], list[int]] | None:
+        codes = self._codes.load(row)
+        answer = self._examples.answer(row.text, codes.tolist())
+        if answer is None:
+            return None
+        ids, labels = answer
+        config = self.config
+        instruction = self.instruction(row, rng)
+        spelled: frozenset[int] = frozenset()
+        if rng is not None:
+            words = range(len(row.text.split()))
+            spelled = frozenset(i for i in words if rng.random() < config.spelled)
+            first = self.tokenizer.vocab.audio_0
+            noise = rng.random(len(ids)) < config.code_noise
+            random_codes = rng.integers(0, self.tokenizer.vocab.num_codes, len(ids))
+            ids = [
+                first + int(code) if noisy and self.tokenizer.vocab.is_audio(token) else token
+                for token, noisy, code in zip(ids, noise, random_codes, strict=True)
+            ]
+        prompt = self._examples.prompt(instruction, self._examples.reading(row.text, spelled))
+        return [*prompt, *ids], [*[IGNORED_LABEL] * len(prompt), *labels]
+
+    def instruction(self, row: ManifestRow, rng: np.random.Generator | None) -> str:
+        """System message: the task, perhaps the voice, perhaps the pace."""
+        parts = [INSTRUCTION]
+        config = self.config
+        speaker = voice_name(row)
+        if rng is None or rng.random() < config.named:
+            parts.append(f"as {speaker}")
+        limits = self._limits.get(speaker)
+        if limits is not None and rng is not None and rng.random() < config.paced:
+            pace = _pace(row)
+            if pace >= limits[1]:
+                parts.append(PACES[0])
+            elif pace <= limits[0]:
+                parts.append(PACES[1])
+        return " ".join(parts)
+
+
+def voice_name(row: ManifestRow) -> str:
+    """Name of the voice in prompts: ``slt`` of ``flite/slt``, ``kathleen``."""
+    return (row.speaker or row.source).rpartition("/")[2].lower()
+
+
+def _pace(row: ManifestRow) -> float:
+    """Seconds a letter."""
+    return row.duration / max(1, len(row.text))
+
+
+def _pace_limits(rows: Sequence[ManifestRow], quantile: float) -> Mapping[str, tuple[float, float]]:
+    by_voice: dict[str, list[float]] = {}
+    for row in rows:
+        by_voice.setdefault(voice_name(row), []).append(_pace(row))
+    return {
+        name: (float(np.quantile(p, quantile)), float(np.quantile(p, 1 - quantile)))
+        for name, p in by_voice.items()
+    }
+
+
+def tts_loss(model: SpeechDecoder, batch: TtsBatch, device: torch.device) -> tuple[Tensor, int]:
+    """Mean cross-entropy of codes and ends, and the number of labels."""
+    labels = batch.labels.to(device)
+    hidden = model(batch.ids.to(device))
+    labelled = labels != IGNORED_LABEL
+    logits = model.logits(hidden[labelled]).float()
+    return F.cross_entropy(logits, labels[labelled] - model.first_row), int(labelled.sum())
