@@ -27,7 +27,13 @@ from stepaudio.conversation.messages import (
 )
 from stepaudio.conversation.prompts import Prompts
 from stepaudio.conversation.template import ChatTemplate, PieceTokenizer, interleave
-from stepaudio.conversation.tools import ToolCall, parse_tool_calls, tool_call_parts, tools_message
+from stepaudio.conversation.tools import (
+    ToolCall,
+    parse_tool_calls,
+    tool_call_parts,
+    tool_names_message,
+    tools_message,
+)
 
 __all__ = [
     "THINK_END",
@@ -55,5 +61,6 @@ __all__ = [
     "text_message",
     "think_message",
     "tool_call_parts",
+    "tool_names_message",
     "tools_message",
 ]

@@ -31,6 +31,11 @@ def tools_message(schemas: Sequence[Mapping[str, Any]]) -> Message:
     return text_message("tool_json_schemas", json.dumps(list(schemas), ensure_ascii=False))
 
 
+def tool_names_message(names: Sequence[str]) -> Message:
+    """Build the message that declares tools to a model that was trained to know them by name."""
+    return text_message("tool_json_schemas", " ".join(names))
+
+
 def tool_call_parts(call: ToolCall) -> tuple[Part, ...]:
     """Render a tool call as content of an assistant message."""
     arguments = json.dumps(dict(call.arguments), ensure_ascii=False)

@@ -1,0 +1,34 @@
+"""The tools that come with the package."""
+
+from __future__ import annotations
+
+from stepaudio.tools.base import ToolSet
+from stepaudio.tools.clock import Clock, DateTool, TimeTool, local_time
+from stepaudio.tools.timer import TimerTool
+from stepaudio.tools.weather import SampleWeather, WeatherProvider, WeatherTool
+
+# What ``--tools`` calls them.
+BUILTIN = "builtin"
+
+
+def builtin_tools(
+    *,
+    clock: Clock = local_time,
+    weather: WeatherProvider | None = None,
+    timer: TimerTool | None = None,
+) -> ToolSet:
+    """Time, date, timer and weather.
+
+    Args:
+        clock: gives the local time.
+        weather: where weather comes from; None: a sample that says that it is one.
+        timer: where timers are kept; None: in a tool of its own.
+    """
+    return ToolSet(
+        [
+            TimeTool(clock),
+            DateTool(clock),
+            timer or TimerTool(clock),
+            WeatherTool(weather or SampleWeather()),
+        ]
+    )
