@@ -141,8 +141,11 @@ def run_tts(run: SpeechRun, stage: SpeechStage) -> list[float]:
     trainer.resume()
     data = TtsData(run.config.tts, run.tokenizer, run.config.seed)
 
+    half = run.config.tts.bfloat16
+
     def loss_fn(batch: TtsBatch) -> StepResult:
-        loss, _ = tts_loss(model, batch, run.device)
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
+            loss, _ = tts_loss(model, batch, run.device)
         return StepResult(loss, {"speech_s": batch.speech_s}, batch.ids.numel())
 
     def evaluate() -> Mapping[str, float]:

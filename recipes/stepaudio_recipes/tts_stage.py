@@ -55,6 +55,7 @@ class TtsConfig:
         named: chance that the prompt names the voice.
         paced: chance that the prompt names a pace, where the speech is slow or quick.
         pace_quantile: share of a speaker's utterances that counts as slow, and as quick.
+        bfloat16: compute in half precision, which some CPUs do in two thirds of the time.
     """
 
     folder: str
@@ -68,6 +69,7 @@ class TtsConfig:
     named: float = 0.8
     paced: float = 0.7
     pace_quantile: float = 0.2
+    bfloat16: bool = False
 
 
 class SpeechDecoder(nn.Module):
