@@ -266,20 +266,21 @@ class SamplingBatch:
             allowed: ids that every row may take, see `keep_allowed`; None: all.
 
         Returns:
-            Ids [B] and their log-probabilities [B] under the unchanged logits.
+            Ids [B] and their log-probabilities [B] among the allowed ones, under the unchanged
+            logits.
         """
-        plain = all(self._params[slot].is_plain_greedy for slot in slots)
         allowed = [None] * len(slots) if allowed is None else allowed
+        logits = keep_allowed(logits, allowed)
+        plain = all(self._params[slot].is_plain_greedy for slot in slots)
         if plain and not self._processors:
-            ids = keep_allowed(logits, allowed).argmax(-1)
+            ids = logits.argmax(-1)
         else:
-            ids = self._choose_any(logits, torch.tensor(slots, device=self._device), allowed)
+            rows = torch.tensor(slots, device=self._device)
+            ids = self._choose_any(logits, rows, *_span(allowed, logits.shape[1]))
         log_probs = logits.gather(1, ids[:, None])[:, 0].float() - logits.float().logsumexp(-1)
         return ids, log_probs
 
-    def _choose_any(
-        self, logits: Tensor, rows: Tensor, allowed: Sequence[Sequence[range] | None]
-    ) -> Tensor:
+    def _choose_any(self, logits: Tensor, rows: Tensor, first: int, stop: int) -> Tensor:
         for processor in self._processors:
             logits = processor(logits, rows)
         if self._seen is not None:
@@ -292,8 +293,7 @@ class SamplingBatch:
         else:
             uniform = torch.zeros(len(rows), device=self._device)
         # Sorting takes longest, and in speech most steps allow the codes only.
-        first, stop = _span(allowed, logits.shape[1])
-        logits = keep_allowed(logits, allowed)[:, first:stop]
+        logits = logits[:, first:stop]
         temperature = self._temperature[rows]
         ids = first + sample(logits, temperature, self._top_k[rows], self._top_p[rows], uniform)
         if any(self._params[slot].redraws for slot in rows.tolist()):
