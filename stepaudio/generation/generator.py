@@ -87,6 +87,11 @@ class Generator:
         device: torch.device = self.model.lm_head.weight.device
         return device
 
+    @property
+    def has_processors(self) -> bool:
+        """Whether something changes the logits before a token is chosen."""
+        return bool(self._processors)
+
     def new_cache(self, num_slots: int, max_len: int) -> SlotKVCache:
         """Create an empty slot cache that fits the model."""
         weight = self.model.lm_head.weight

@@ -86,12 +86,13 @@ class FusedLayers:
 
         Args:
             config: shapes of the layers.
-            layers: `DecoderLayer`s in the order of the cache.
+            layers: `DecoderLayer`s in the order of the cache; the same one may occur again.
             windows: sliding window of each.
         """
         self._config = config
         kept = [layer for layer in layers if isinstance(layer, DecoderLayer)]
-        self._layers = [_FusedLayer.from_layer(layer) for layer in kept]
+        made = {layer: _FusedLayer.from_layer(layer) for layer in kept}
+        self._layers = [made[layer] for layer in kept]
         self._windows = windows
         # x @ swap is the second term's operand of rotary embedding: [-second half, first half].
         weight = kept[0].self_attn.o_proj.weight
