@@ -38,3 +38,17 @@ class AudioTokenError(StepAudioError, ValueError):
 
 class VoiceError(StepAudioError):
     """A recording cannot serve as a voice: too short, silent, clipped, of an unusual rate."""
+
+
+class RequestError(StepAudioError):
+    """A client's request cannot be served.
+
+    Attributes:
+        code: what is wrong, as a word for programs, such as "unknown_parameter".
+        param: the field that is wrong, such as "session.audio.input".
+    """
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param

@@ -3,7 +3,7 @@
 import sys
 import zipfile
 
-PACKAGES = {"stepaudio", "stepaudio_recipes", "stepaudio_eval"}
+PACKAGES = {"stepaudio", "stepaudio_recipes", "stepaudio_eval", "stepaudio_streaming"}
 NEEDED = (
     "stepaudio/py.typed",
     "stepaudio/voices/kathleen.ogg",

@@ -1,0 +1,1 @@
+"""Realtime engine and server of stepaudio: the OpenAI Realtime protocol and audio endpoints."""
