@@ -24,7 +24,7 @@ from stepaudio.models.adapters import LoraConfig, inject_lora
 from stepaudio.models.backbone import Backbone
 from stepaudio.models.masks import plan_attention
 from stepaudio.text.manifest import ManifestRow, read_manifest
-from stepaudio.text.reading import read_words, reading_ids
+from stepaudio.text.reading import read_words, reading_ids, reading_instruction
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.text.vocab import CODES_PER_GROUP, TTS_START
 from stepaudio.training.data import Source, plan_batches
@@ -237,19 +237,15 @@ class TtsData:
 
     def instruction(self, row: ManifestRow, rng: np.random.Generator | None) -> str:
         """System message: the task, perhaps the voice, perhaps the pace."""
-        parts = [INSTRUCTION]
         config = self.config
         speaker = voice_name(row)
-        if rng is None or rng.random() < config.named:
-            parts.append(f"as {speaker}")
+        named = rng is None or rng.random() < config.named
         limits = self._limits.get(speaker)
+        style = ""
         if limits is not None and rng is not None and rng.random() < config.paced:
             pace = _pace(row)
-            if pace >= limits[1]:
-                parts.append(PACES[0])
-            elif pace <= limits[0]:
-                parts.append(PACES[1])
-        return " ".join(parts)
+            style = PACES[0] if pace >= limits[1] else PACES[1] if pace <= limits[0] else ""
+        return reading_instruction(INSTRUCTION, voice=speaker if named else None, style=style)
 
 
 def voice_name(row: ManifestRow) -> str:

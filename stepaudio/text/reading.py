@@ -30,6 +30,12 @@ def read_words(words: Sequence[str], pronouncer: Pronouncer) -> str:
     return " ".join(spoken)
 
 
+def reading_instruction(task: str, *, voice: str | None = None, style: str = "") -> str:
+    """System message of a reading: the task, the voice if it has a name, and how to speak."""
+    named = [task, f"as {voice}" if voice else "", style]
+    return " ".join(part for part in named if part)
+
+
 def reading_ids(tokenizer: TextTokenizer, reading: str) -> list[int]:
     """Tokens of a reading: one for each phone, one for each byte of a spelled word.
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stepaudio.text.reading import read_words, reading_ids
+from stepaudio.text.reading import read_words, reading_ids, reading_instruction
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio_recipes.tokenizer import train_tokenizer, with_special_tokens
 
@@ -57,3 +57,9 @@ def test_new_special_tokens_keep_the_text_tokens(tokenizer):
     assert tokenizer.vocab.num_codes == 5
     other = train_tokenizer(["hello world"] * 4, 260, num_codes=9)
     assert tokenizer.encode("hello world") == other.encode("hello world").ids
+
+
+def test_an_instruction_names_only_what_is_asked_for():
+    assert reading_instruction("read this aloud") == "read this aloud"
+    both = reading_instruction("read this aloud", voice="slt", style="slowly")
+    assert both == "read this aloud as slt slowly"
