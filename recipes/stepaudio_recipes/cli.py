@@ -19,6 +19,8 @@ RECIPES = {
     "tokenizer": "stepaudio_recipes.tokenizer",
     "pretrain": "stepaudio_recipes.pretrain",
     "words": "stepaudio_recipes.words",
+    "mtp": "stepaudio_recipes.mtp",
+    "token2wav": "stepaudio_recipes.token2wav",
     "vocoder": "stepaudio_recipes.vocoder",
     "codec": "stepaudio_recipes.codec",
     "speech_pretrain": "stepaudio_recipes.speech_pretrain",

@@ -166,3 +166,21 @@ def _velocity_error(counted: Tensor, velocity: Tensor, target: Tensor) -> Tensor
     frames = counted[:, None]
     error = ((velocity - target) * frames).square().sum()
     return error / (frames.sum() * target.shape[1]).clamp(min=1)
+
+
+def speaker_loss(
+    embeddings: Tensor, centres: Tensor, speakers: Tensor, *, scale: float = 16.0
+) -> Tensor:
+    """Cross-entropy of a cosine classifier of speakers (normalised softmax, arXiv 1704.06369).
+
+    Args:
+        embeddings: [B, E].
+        centres: [S, E], one learnt direction for every speaker.
+        speakers: [B], which one it is.
+        scale: of the cosines.
+
+    Returns:
+        Scalar.
+    """
+    cosines = F.normalize(embeddings, dim=-1) @ F.normalize(centres, dim=-1).T
+    return F.cross_entropy(scale * cosines, speakers)

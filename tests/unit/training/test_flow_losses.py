@@ -17,6 +17,7 @@ from stepaudio.training.losses import (
     draw_flow,
     flow_distillation_loss,
     flow_matching_loss,
+    speaker_loss,
 )
 from tests.unit.models.token2wav.flows import BANDS, VOCAB, small_flow
 
@@ -196,3 +197,15 @@ def test_draws() -> None:
     conditioned = torch.cat([draw.conditioned for draw in draws]).float()
     assert float(conditioned.mean()) == pytest.approx(0.8, abs=0.02)
     assert draw_flow(batch, FlowTraining(), torch.Generator()).schedule is None
+
+
+def test_speakers_are_told_apart_by_direction_only() -> None:
+    centres = torch.eye(3) * torch.tensor([[1.0], [5.0], [0.2]])
+    embeddings = torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.0, 0.1]])
+    right, wrong = torch.tensor([0, 2]), torch.tensor([1, 0])
+    close = speaker_loss(embeddings, centres, right, scale=2.0)
+    # One cosine of 1 and two of 0.
+    expected = float(torch.tensor([2.0, 0.0, 0.0]).logsumexp(0)) - 2
+    assert float(close) == pytest.approx(expected, rel=1e-5)
+    far = speaker_loss(embeddings, centres, wrong, scale=2.0)
+    assert float(far) == pytest.approx(expected + 2, rel=1e-5)
