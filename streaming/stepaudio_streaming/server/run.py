@@ -1,0 +1,77 @@
+"""Runs the application with uvicorn: limits of the sockets, TLS, and an end that lets finish."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from stepaudio_streaming.server.gateway import Gateway
+from stepaudio_streaming.server.options import ServerOptions
+
+_MAX_FRAME = 24 << 20  # an append of 15 MiB is 21 MB of JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where to listen.
+
+    Attributes:
+        host: name or address.
+        port: 0: any free one.
+        certificate: file with the TLS certificate; None: no TLS.
+        private_key: file with its key.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+
+class RealtimeServer(uvicorn.Server):
+    """Server that lets answers finish before it ends; a second signal ends it at once.
+
+    Args:
+        config: of uvicorn.
+        gateway: its sessions.
+    """
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain the realtime sessions, then close the sockets."""
+        if not self.force_exit:
+            await self._gateway.drain()
+        await super().shutdown(sockets)
+
+    @property
+    def port(self) -> int:
+        """Port on which a started server listens."""
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        return port
+
+
+def build_server(app: FastAPI, options: ServerOptions, address: Address) -> RealtimeServer:
+    """Build a server for an application of `build_app`; call its `run`, or await its `serve`."""
+    config = uvicorn.Config(
+        app,
+        host=address.host,
+        port=address.port,
+        ws="websockets-sansio",
+        ws_max_size=_MAX_FRAME,
+        ws_ping_interval=options.ping_interval_s,
+        ws_ping_timeout=options.ping_timeout_s,
+        # Base64 of sound does not get smaller, but costs time.
+        ws_per_message_deflate=False,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.private_key,
+        access_log=False,
+        log_level="warning",
+    )
+    return RealtimeServer(config, app.state.gateway)
