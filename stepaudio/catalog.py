@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +11,9 @@ from pathlib import Path
 from stepaudio.errors import CheckpointError, VoiceError
 
 DEFAULT_MODEL = "nano"
+DEFAULT_VOICE = "kathleen"
+_VOICE_LIST = "voices.json"
+_VOICE_SUFFIXES = (".ogg", ".flac", ".wav")
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,22 @@ def embedded_folder(name: str) -> Path | None:
     return folder
 
 
-# Voices that ship in this package, and what they are; see `voices/README.md` there.
-VOICES = {
-    "kathleen": "female, US English",
-    "emodb03": "male, German",
-}
+def list_voices() -> Mapping[str, str]:
+    """Voices of this package by name, and what they are; see `voices/README.md` there.
+
+    A voice is a recording in the folder ``voices`` with a line in its ``voices.json``.
+
+    Raises:
+        VoiceError: the list is damaged.
+    """
+    path = _voice_folder() / _VOICE_LIST
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VoiceError(f"{path}: cannot be read ({error}); reinstall stepaudio") from error
+    if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
+        raise VoiceError(f"{path}: expected names and what they are; reinstall stepaudio")
+    return values
 
 
 def find_voice(source: str | Path) -> Path:
@@ -72,7 +88,14 @@ def find_voice(source: str | Path) -> Path:
     path = Path(source)
     if path.exists():
         return path
-    bundled = Path(str(files("stepaudio"))) / "voices" / f"{source}.ogg"
-    if str(source) in VOICES and bundled.is_file():
-        return bundled
-    raise VoiceError(f"{source}: no such file, and no voice of this package ({', '.join(VOICES)})")
+    voices = list_voices()
+    if str(source) in voices:
+        for suffix in _VOICE_SUFFIXES:
+            bundled = _voice_folder() / f"{source}{suffix}"
+            if bundled.is_file():
+                return bundled
+    raise VoiceError(f"{source}: no such file, and no voice of this package ({', '.join(voices)})")
+
+
+def _voice_folder() -> Path:
+    return Path(str(files("stepaudio"))) / "voices"

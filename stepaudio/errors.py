@@ -40,6 +40,10 @@ class VoiceError(StepAudioError):
     """A recording cannot serve as a voice: too short, silent, clipped, of an unusual rate."""
 
 
+class SpeechTextError(StepAudioError):
+    """A text has nothing that can be spoken."""
+
+
 class RequestError(StepAudioError):
     """A client's request cannot be served.
 

@@ -18,6 +18,7 @@ PIECE_SECONDS = 25
 PIECE_SAMPLES = PIECE_SECONDS * SAMPLE_RATE
 TAIL_FRAMES = 2  # mel frames that the public geometry masks at the end of a piece
 MEL_FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
+CODES_PER_SECOND = 25  # audio codes of generated speech
 
 
 def num_mel_frames(num_samples: int) -> int:

@@ -6,9 +6,8 @@ import dataclasses
 import json
 from typing import Any
 
+from stepaudio.audio.frames import CODES_PER_SECOND
 from stepaudio.tasks.reply import Reply
-
-CODES_PER_SECOND = 25
 
 
 def render_reply(reply: Reply, *, as_json: bool, **about: Any) -> str:
@@ -18,10 +17,10 @@ def render_reply(reply: Reply, *, as_json: bool, **about: Any) -> str:
         reply: what was answered.
         as_json: one JSON object on one line instead of text.
         **about: further entries of the object, such as the file; None is left out. Text names
-            `out`, the file with the sound, instead of the codes.
+            `out`, the file with the sound, instead of the codes, and what was `heard`.
     """
     if not as_json:
-        return _as_text(reply, about.get("out"))
+        return _as_text(reply, about.get("out"), about.get("heard"))
     values = {name: value for name, value in about.items() if value is not None}
     values |= reply_values(reply)
     return json.dumps(values, ensure_ascii=False) + "\n"
@@ -51,8 +50,9 @@ def reply_values(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _as_text(reply: Reply, out: str | None) -> str:
-    lines = [reply.text] if reply.text else []
+def _as_text(reply: Reply, out: str | None, heard: str | None) -> str:
+    lines = [] if heard is None else [f"[heard: {heard}]"]
+    lines += [reply.text] if reply.text else []
     for call in reply.tool_calls:
         lines.append(f"[calls {call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}]")
     if reply.tool_error is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepaudio.audio.files import STDIN
-from stepaudio.catalog import DEFAULT_MODEL, VOICES, find_voice
+from stepaudio.catalog import DEFAULT_MODEL, DEFAULT_VOICE, find_voice, list_voices
 from stepaudio.cli.console import UsageError, accept_any_text, echo
 from stepaudio.errors import AudioTokenError, OutputError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from stepaudio.models.token2wav.token2wav import SpeechVoice, Token2Wav
 
-DEFAULT_VOICE = "kathleen"
 RESYNTH_EPILOG = """\
 examples:
   stepaudio resynth in.wav out.wav --model DIR                    what audio tokens keep of it
@@ -55,7 +54,7 @@ def add_resynth(parser: argparse.ArgumentParser) -> None:
 
 def add_voice_option(parser: argparse.ArgumentParser, *, default: str) -> None:
     """Argument ``--voice``; `default` is what its help says."""
-    names = ", ".join(f"{name} ({what})" for name, what in VOICES.items())
+    names = ", ".join(f"{name} ({what})" for name, what in list_voices().items())
     parser.add_argument(
         "--voice",
         metavar="NAME|FILE",

@@ -24,6 +24,7 @@ class Prompts:
         audio_qa: answer a question about an audio.
         think: system message of the Think variant.
         read_aloud: before the text that a Base model shall speak.
+        tts: speak a text; voice and style follow in the same message.
         read_translation: before the text that a Base model shall translate and speak.
         tool_summary: behind a tool result.
     """
@@ -50,6 +51,7 @@ class Prompts:
         "请激活深度思考模式，通过逐步分析、逻辑推理来解决用户的问题。"
     )
     read_aloud: str = "以自然的语速读出下面的文字。\n"
+    tts: str = "read this aloud"
     read_translation: str = "将下面的文本翻译成英文，并用语音播报。\n"
     tool_summary: str = "\n\n\n请用口语化形式总结检索结果，简短地回答用户的问题。"
 

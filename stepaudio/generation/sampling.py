@@ -162,7 +162,8 @@ def _ordered_probs(
 ) -> tuple[Tensor, Tensor]:
     """Ids by falling probability and what is kept of their probabilities, both [B, V]."""
     scaled = logits.float() / temperature.masked_fill(temperature == 0, 1.0)[:, None]
-    ordered, ids = scaled.sort(dim=-1, descending=True)
+    # Stable, so that the choice between equals does not depend on how many others there are.
+    ordered, ids = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(logits.shape[1], device=logits.device)
     limit = torch.where(top_k > 0, top_k, logits.shape[1])[:, None]
     probs = ordered.masked_fill(rank >= limit, float("-inf")).softmax(-1)

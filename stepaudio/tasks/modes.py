@@ -31,6 +31,7 @@ TaskMode = Literal[
     "think",
     "read_aloud",
     "read_translation",
+    "tts",
 ]
 
 
@@ -68,6 +69,7 @@ DEFAULTS: Mapping[TaskMode, ModeDefaults] = {
     "think": ModeDefaults("speech", _CONVERSE),
     "read_aloud": ModeDefaults("speech", _SPEAK),
     "read_translation": ModeDefaults("speech", _SPEAK),
+    "tts": ModeDefaults("speech", _SPEAK),
 }
 # A thought is text; the public client lets it be as long as an answer in text can be.
 THOUGHT_TOKENS = 2048

@@ -8,6 +8,7 @@ NEEDED = (
     "stepaudio/py.typed",
     "stepaudio/voices/kathleen.ogg",
     "stepaudio/voices/emodb03.ogg",
+    "stepaudio/voices/voices.json",
     "stepaudio/weights/nano/config.json",
     "stepaudio/weights/nano/tokenizer.json",
     "stepaudio/weights/nano/model.safetensors.index.json",

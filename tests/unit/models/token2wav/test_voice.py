@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stepaudio.audio.prompt_features import VoiceMel
-from stepaudio.catalog import VOICES, find_voice
+from stepaudio.catalog import find_voice, list_voices
 from stepaudio.errors import AudioLoadError, VoiceError
 from stepaudio.models.token2wav.flow import VoicePrompt
 from stepaudio.models.token2wav.s3_tokenizer import S3Config, S3Tokenizer
@@ -243,7 +243,7 @@ def test_fingerprint(tmp_path: Path) -> None:
 # ---- voices of the package ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", VOICES)
+@pytest.mark.parametrize("name", list_voices())
 def test_voices_of_the_package(
     encoders: VoiceEncoders, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
