@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stepaudio.audio.files import STDIN
-from stepaudio.cli.console import UsageError, accept_any_text, echo, report
+from stepaudio.catalog import DEFAULT_VOICE
+from stepaudio.cli.chat_session import AnswerSpeaker, ChatSession, SpokenCodes, source
+from stepaudio.cli.chat_tools import BUILTIN, NO_TOOLS, ChatTools
+from stepaudio.cli.console import UsageError, accept_any_text
 from stepaudio.cli.options import add_model_options, add_sampling_options, load, sampling
-from stepaudio.cli.speech import DEFAULT_VOICE, SpokenAnswers, add_voice_option, check_out
-from stepaudio.errors import StepAudioError, ToolError
+from stepaudio.cli.read_answers import ReadAnswers
+from stepaudio.cli.speech import SpokenAnswers, add_voice_option, check_out
 
 if TYPE_CHECKING:
-    from stepaudio.audio.decoding import AudioSource
-    from stepaudio.generation.sampling import SamplingParams
-    from stepaudio.tasks.dialogue import Dialogue
-    from stepaudio.tasks.reply import Reply
     from stepaudio.tasks.step_audio import StepAudio
 
 EPILOG = """\
 examples:
+  stepaudio chat --audio question.wav --out reply.wav        nano: a spoken question, answered
+  stepaudio chat --text "set a timer for five minutes" --system "you are ada a cheerful chef"
   stepaudio chat --model DIR --audio question.wav            spoken question, spoken answer
   stepaudio chat --model DIR --text "Why is the sky blue?"   written question and answer
   stepaudio chat --model DIR --audio question.wav --out reply.wav --voice emodb03
@@ -45,7 +42,13 @@ def add_chat(parser: argparse.ArgumentParser) -> None:
         help="kind of answer; auto: that of the question (default: %(default)s)",
     )
     parser.add_argument("--think", action="store_true", help="think before answering (Think)")
-    parser.add_argument("--tools", metavar="FILE", help="JSON list of OpenAI function schemas")
+    parser.add_argument(
+        "--tools",
+        metavar="builtin|none|FILE",
+        help="tools to call: builtin ones (time, date, timer, weather: a made-up sample), or those "
+        "of a JSON list of OpenAI function schemas, whose results you give (default: builtin where "
+        "the checkpoint knows them by name, as nano does, else none)",
+    )
     parser.add_argument(
         "--tool-result",
         action="append",
@@ -71,53 +74,53 @@ def run_chat(args: argparse.Namespace) -> int:
     """
     accept_any_text()
     _check(args)
-    tools = _read_tools(args.tools)
     model = load(args)
-    speaker = None if args.out is None else SpokenAnswers.from_arguments(args)
+    tools = ChatTools.from_arguments(args, model.config.dialogue.tools)
+    speaker = None if args.out is None else _speaker(args, model)
     status = _answer(args, model, tools, speaker)
     if speaker is not None and not status:
         speaker.check()
     return status
 
 
+def _speaker(args: argparse.Namespace, model: StepAudio) -> AnswerSpeaker:
+    if model.config.dialogue.hearing == "transcript":
+        return ReadAnswers.from_arguments(args, model)
+    return SpokenCodes(SpokenAnswers.from_arguments(args))
+
+
 def _answer(
     args: argparse.Namespace,
     model: StepAudio,
-    tools: list[dict[str, Any]],
-    speaker: SpokenAnswers | None,
+    tools: ChatTools,
+    speaker: AnswerSpeaker | None,
 ) -> int:
     from stepaudio.tasks.modes import DEFAULTS
 
+    session = ChatSession(args, tools, speaker)
     if args.read_aloud is not None:
         params = sampling(args, DEFAULTS["read_aloud"].sampling)
-        return _show(args, model.read_aloud(args.read_aloud, params), speaker)
+        session.show(model.read_aloud(args.read_aloud, params))
+        return 0
     if args.question is not None:
         params = sampling(args, DEFAULTS["audio_qa"].sampling)
-        return _show(args, model.ask(_source(args.audio), args.question, params))
+        session.show(model.ask(source(args.audio), args.question, params))
+        return 0
     speech = _wants_speech(args, model.modes)
-    dialogue = model.dialogue(speech=speech, system=args.system, think=args.think, tools=tools)
-    params = sampling(args, DEFAULTS["voice_chat" if speech else "chat"].sampling)
-    if args.audio is None and args.text is None:
-        return _converse(args, dialogue, params, speaker)
-    reply = dialogue.say(
-        text=args.text, audio=None if args.audio is None else _source(args.audio), params=params
+    dialogue = model.dialogue(
+        speech=speech, system=args.system, think=args.think, tools=tools.schemas
     )
-    _show(args, reply, speaker)
-    results = list(args.tool_result)
-    while results and reply.tool_calls:
-        count = len(reply.tool_calls)
-        if len(results) < count:
-            raise ToolError(f"the model made {count} calls, but {len(results)} results are left")
-        reply = dialogue.answer_tools(results[:count], params)
-        del results[:count]
-        _show(args, reply, speaker)
+    params = sampling(args, dialogue.default_params)
+    if args.audio is None and args.text is None:
+        return session.converse(dialogue, params)
+    session.turn(dialogue, params, text=args.text, audio=args.audio)
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
     if args.question is not None and args.audio is None:
         raise UsageError("--question is about an audio: add --audio FILE")
-    if args.tool_result and args.tools is None:
+    if args.tool_result and args.tools in (None, BUILTIN, NO_TOOLS):
         raise UsageError("--tool-result needs the tools: add --tools FILE")
     alone = [name for name in ("question", "read_aloud") if getattr(args, name) is not None]
     others = [name for name in ("text", "tools", "system") if getattr(args, name) is not None]
@@ -143,60 +146,3 @@ def _wants_speech(args: argparse.Namespace, modes: tuple[str, ...]) -> bool:
     if "chat" not in modes and "voice_chat" in modes:
         return True
     return args.audio is not None and "voice_chat" in modes
-
-
-def _converse(
-    args: argparse.Namespace,
-    dialogue: Dialogue,
-    params: SamplingParams,
-    speaker: SpokenAnswers | None,
-) -> int:
-    """Answer every line of standard input; a turn that fails is reported and left out."""
-    failed = False
-    for line in _turns():
-        try:
-            if line.startswith("@"):
-                reply = dialogue.say(audio=line[1:].strip(), params=params)
-            else:
-                reply = dialogue.say(text=line, params=params)
-            _show(args, reply, speaker)
-        except StepAudioError as error:
-            failed = True
-            report(str(error))
-    return 1 if failed else 0
-
-
-def _turns() -> Iterator[str]:
-    for line in sys.stdin:
-        if line.strip():
-            yield line.strip()
-
-
-def _show(args: argparse.Namespace, reply: Reply, speaker: SpokenAnswers | None = None) -> int:
-    from stepaudio.cli.replies import render_reply
-
-    about = {"model": args.model, "file": args.audio, "out": args.out}
-    echo(render_reply(reply, as_json=args.json, **about))
-    if speaker is not None:
-        speaker.add(reply.codes)
-    return 0
-
-
-def _source(file: str) -> AudioSource:
-    return sys.stdin.buffer.read() if file == STDIN else file
-
-
-def _read_tools(file: str | None) -> list[dict[str, Any]]:
-    if file is None:
-        return []
-    try:
-        schemas = json.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ToolError(
-            f"{file}: cannot be read: {(error.strerror or str(error)).lower()}"
-        ) from error
-    except ValueError as error:
-        raise ToolError(f"{file}: no valid JSON: {error}") from error
-    if not isinstance(schemas, list) or not all(isinstance(schema, dict) for schema in schemas):
-        raise ToolError(f"{file}: expected a JSON list of OpenAI function schemas")
-    return schemas

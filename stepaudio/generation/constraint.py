@@ -45,3 +45,18 @@ class GivenText:
             range(vocab.tts_end, vocab.tts_end + 1),
             range(vocab.tts_pad, vocab.tts_pad + 1),
         )
+
+
+@dataclass(frozen=True)
+class TextOnly:
+    """Text and ends of messages, for adapters that were trained on text alone.
+
+    Attributes:
+        text_size: ids below this one are allowed.
+    """
+
+    text_size: int
+
+    def allowed(self, ids: Sequence[int]) -> Sequence[range]:
+        """See `TokenConstraint`."""
+        return (range(self.text_size),)

@@ -71,11 +71,16 @@ class Dialogue:
         self._clips: dict[str, Clip] = {}
         self._num_heard = 0
         self.last: Reply | None = None
-        self.messages: list[Message] = []
-        if model.variant != "base":
-            self.messages.append(text_message("system", options.system))
-        if options.tools:
-            self.messages.append(tools_message(options.tools))
+        self.messages: list[Message] = self._opening()
+
+    def _opening(self) -> list[Message]:
+        """Messages before the first turn."""
+        messages = []
+        if self._model.variant != "base":
+            messages.append(text_message("system", self._options.system))
+        if self._options.tools:
+            messages.append(tools_message(self._options.tools))
+        return messages
 
     def say(
         self,
@@ -135,6 +140,11 @@ class Dialogue:
         part: Part = TextPart(text) if codes is None else SpeechPart(text, tuple(codes))
         self.messages.append(Message("assistant", (part,)))
 
+    @property
+    def default_params(self) -> SamplingParams:
+        """How answers are sampled unless a turn says otherwise."""
+        return DEFAULTS["voice_chat" if self._options.answer == "speech" else "chat"].sampling
+
     def prompt(self) -> Prompt:
         """The conversation as the model would see it now, asking for an answer."""
         return self._render(self.messages)
@@ -154,19 +164,20 @@ class Dialogue:
         return Message("user", tuple(parts))
 
     def _turn(self, new: list[Message], params: SamplingParams | None) -> Reply:
-        options, model = self._options, self._model
         messages = [*self.messages, *new]
-        params = params or self._default_params()
-        if options.think:
-            reply = model.answer_after_thinking(
-                messages, self._clips, options.answer, params, self._tool_names
-            )
-        else:
-            prompt = self._render(messages)
-            reply = model.answer(prompt, self._clips, options.answer, params, self._tool_names)
+        reply = self._complete(messages, params or self.default_params)
         self.messages = [*messages, reply.message()]
         self.last = reply
         return reply
+
+    def _complete(self, messages: Sequence[Message], params: SamplingParams) -> Reply:
+        options, model = self._options, self._model
+        if options.think:
+            return model.answer_after_thinking(
+                messages, self._clips, options.answer, params, self._tool_names
+            )
+        prompt = self._render(messages)
+        return model.answer(prompt, self._clips, options.answer, params, self._tool_names)
 
     def _render(self, messages: Sequence[Message]) -> Prompt:
         template, answer = self._model.template, self._options.answer
@@ -174,9 +185,6 @@ class Dialogue:
             flat = [part for message in messages for part in message.parts]
             return template.render_flat(flat, mode=answer)
         return template.render(messages, mode=answer)
-
-    def _default_params(self) -> SamplingParams:
-        return DEFAULTS["voice_chat" if self._options.answer == "speech" else "chat"].sampling
 
 
 def _tool_name(schema: Mapping[str, Any]) -> str:

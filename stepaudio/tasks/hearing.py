@@ -46,23 +46,32 @@ def hear(
     Raises:
         AudioLoadError: it cannot be read, or is too short to be heard.
     """
-    is_tensor = isinstance(audio, Tensor)
-    name = "audio" if isinstance(audio, Tensor) else source_name(audio)
-    samples = audio if isinstance(audio, Tensor) else load_audio(audio).samples
-    if samples.dim() != 1 or (is_tensor and not samples.is_floating_point()):
-        raise AudioLoadError(
-            f"{name}: must be mono float samples [samples] at {SAMPLE_RATE} Hz, got "
-            f"{samples.dtype} of shape {tuple(samples.shape)}"
-        )
+    samples, name = read_samples(audio)
     parts = audio_parts(len(samples), geometry, key)
     if not any(part.num_tokens for part in parts):
         raise AudioLoadError(f"{name}: {len(samples) / SAMPLE_RATE:.3f} s are too short to hear")
     bounds = pieces(len(samples))
     clips = {
-        part.key: Clip(samples[start:stop].float())
+        part.key: Clip(samples[start:stop])
         for part, (start, stop) in zip(parts, bounds, strict=True)
     }
     return clips, parts
+
+
+def read_samples(audio: AudioSource | Tensor) -> tuple[Tensor, str]:
+    """Samples of an audio, float32 [samples] at 16 kHz, and what errors call it.
+
+    Raises:
+        AudioLoadError: it cannot be read, or is no mono waveform.
+    """
+    if not isinstance(audio, Tensor):
+        return load_audio(audio).samples.float(), source_name(audio)
+    if audio.dim() != 1 or not audio.is_floating_point():
+        raise AudioLoadError(
+            f"audio: must be mono float samples [samples] at {SAMPLE_RATE} Hz, got "
+            f"{audio.dtype} of shape {tuple(audio.shape)}"
+        )
+    return audio.float(), "audio"
 
 
 def latents_of(clips: Sequence[Clip], generator: Generator) -> tuple[list[Tensor], float]:

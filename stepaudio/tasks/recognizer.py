@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,6 +27,7 @@ from stepaudio.generation.two_pass import (
     DEFAULT_TWO_PASS_OPTIONS,
     TwoPassDecoder,
     TwoPassOptions,
+    spelling_scores,
 )
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.instructions import task_prompt
@@ -36,6 +39,22 @@ Decoding = Literal["auto", "greedy", "words"]
 
 _MAX_TOKENS_PER_S = 8  # fluent speech stays below 6; more is a loop of the decoder
 _EXTRA_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What was made of one waveform.
+
+    Attributes:
+        text: the transcript.
+        confidence: 0 to 1; with words the geometric mean of what the CTC head gives to each
+            character, else of what the decoder gives to each token. 0 without a transcript.
+        stats: what it cost.
+    """
+
+    text: str
+    confidence: float
+    stats: GenerationStats
 
 
 def check_decoding(decoding: Decoding, words: WordModel | None) -> None:
@@ -82,7 +101,6 @@ class Recognizer:
                 raise ConfigError(f"{WORDS_FILE} belongs to another model: use greedy decoding")
             self._two_pass = TwoPassDecoder(self._generator, words, tokenizer.encode, options)
 
-    @torch.inference_mode()
     def recognize(self, wavs: Sequence[Tensor]) -> tuple[list[str], list[GenerationStats]]:
         """Transcribe waveforms, float32 [samples] at 16 kHz each, and say what each cost.
 
@@ -90,10 +108,16 @@ class Recognizer:
             ValueError: a waveform is longer than one piece.
             CapacityError: a waveform does not fit the model's context.
         """
-        texts, costs = [""] * len(wavs), [GenerationStats() for _ in wavs]
+        found = self.recognize_scored(wavs)
+        return [one.text for one in found], [one.stats for one in found]
+
+    @torch.inference_mode()
+    def recognize_scored(self, wavs: Sequence[Tensor]) -> list[Recognition]:
+        """Transcribe as `recognize`, and say how certain each transcript is."""
+        found = [Recognition("", 0.0, GenerationStats()) for _ in wavs]
         heard = [i for i, wav in enumerate(wavs) if self._num_tokens(wav)]
         if not heard:
-            return texts, costs
+            return found
         started = time.perf_counter()
         encoder = self._encoder
         mels = [log_mel(wavs[i], encoder.n_mels, floor=encoder.mel_floor) for i in heard]
@@ -106,11 +130,24 @@ class Recognizer:
         prompts = [self._prompt(wavs[i], values) for i, values in zip(heard, latents, strict=True)]
         completions = self._complete(prompts, posteriors)
         audio_s = sum(prompt.audio_s for prompt in prompts)
-        for i, prompt, completion in zip(heard, prompts, completions, strict=True):
-            texts[i] = " ".join(self._tokenizer.decode(completion.ids).split())
-            costs[i] = completion.stats
-            costs[i].encode_s = encode_s * prompt.audio_s / audio_s
-        return texts, costs
+        for place, (i, prompt, completion) in enumerate(
+            zip(heard, prompts, completions, strict=True)
+        ):
+            text = " ".join(self._tokenizer.decode(completion.ids).split())
+            completion.stats.encode_s = encode_s * prompt.audio_s / audio_s
+            frames = posteriors[place] if posteriors else None
+            found[i] = Recognition(
+                text, self._confidence(text, completion, frames), completion.stats
+            )
+        return found
+
+    def _confidence(self, text: str, completion: Completion, frames: CTCPosteriors | None) -> float:
+        if not text:
+            return 0.0
+        if frames is None:
+            return math.exp(sum(completion.log_probs) / len(completion.log_probs))
+        spelled = spelling_scores([text], frames.characters, self._encoder.ctc_tokens)
+        return math.exp(float(spelled[0]) / len(text))
 
     def _complete(
         self, prompts: Sequence[GenerationPrompt], posteriors: Sequence[CTCPosteriors]

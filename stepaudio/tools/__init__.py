@@ -4,14 +4,13 @@ Tools are asynchronous, as in the realtime server; `ToolSet.run` calls them from
 """
 
 from stepaudio.tools.base import Tool, ToolResult, ToolSet
-from stepaudio.tools.builtin import BUILTIN, builtin_tools
+from stepaudio.tools.builtin import builtin_tools
 from stepaudio.tools.clock import Clock, DateTool, TimeTool
 from stepaudio.tools.duration import parse_duration, say_duration
 from stepaudio.tools.timer import Timer, TimerTool
 from stepaudio.tools.weather import SampleWeather, WeatherProvider, WeatherReport, WeatherTool
 
 __all__ = [
-    "BUILTIN",
     "Clock",
     "DateTool",
     "SampleWeather",

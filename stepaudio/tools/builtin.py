@@ -7,9 +7,6 @@ from stepaudio.tools.clock import Clock, DateTool, TimeTool, local_time
 from stepaudio.tools.timer import TimerTool
 from stepaudio.tools.weather import SampleWeather, WeatherProvider, WeatherTool
 
-# What ``--tools`` calls them.
-BUILTIN = "builtin"
-
 
 def builtin_tools(
     *,
