@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from stepaudio.tasks.asr import Transcriber
     from stepaudio.tasks.dialogue import Dialogue
     from stepaudio.tasks.reply import Reply
+    from stepaudio.tasks.speech_result import SpokenText
     from stepaudio.tasks.step_audio import StepAudio
     from stepaudio.tasks.transcript import Transcript
+    from stepaudio.tasks.tts import Synthesizer
 
 _LAZY = {
     "Dialogue": "stepaudio.tasks.dialogue",
     "Message": "stepaudio.conversation",
     "Reply": "stepaudio.tasks.reply",
     "SamplingParams": "stepaudio.generation.sampling",
+    "SpokenText": "stepaudio.tasks.speech_result",
     "StepAudio": "stepaudio.tasks.step_audio",
+    "Synthesizer": "stepaudio.tasks.tts",
     "Token2Wav": "stepaudio.models.token2wav.token2wav",
     "Transcriber": "stepaudio.tasks.asr",
     "Transcript": "stepaudio.tasks.transcript",
@@ -36,7 +40,9 @@ __all__ = [
     "Message",
     "Reply",
     "SamplingParams",
+    "SpokenText",
     "StepAudio",
+    "Synthesizer",
     "Token2Wav",
     "Transcriber",
     "Transcript",

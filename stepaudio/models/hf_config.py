@@ -17,6 +17,8 @@ from transformers import PreTrainedConfig
 
 from stepaudio.errors import ConfigError
 from stepaudio.models.config import AudioEncoderConfig, TextConfig
+from stepaudio.models.dialogue_config import DialogueConfig
+from stepaudio.models.speech_config import SpeechConfig
 from stepaudio.text.vocab import AUDIO_PATCH, AUDIO_START, ENDOFTEXT, EOT, IM_END, PUBLIC_IDS
 
 MODEL_TYPE = "step_audio_2"
@@ -61,6 +63,8 @@ class StepAudioConfig(PreTrainedConfig):
         prompts: task prompts that belong to the weights, by task name; None: the public ones.
         variant: "instruct", "base" or "think"; None: what the checkpoint's name says.
         modes: tasks that the weights were trained for; None: those of the public variant.
+        dialogue: how the model converses.
+        speech: how the model reads aloud.
         audio_start_token_id: token in front of every audio that the model hears.
         audio_patch_token_id: placeholder that one latent replaces.
         format_version: version of our checkpoint additions.
@@ -96,6 +100,11 @@ class StepAudioConfig(PreTrainedConfig):
         self.variant: str | None = kwargs.pop("variant", None)
         modes = kwargs.pop("modes", None)
         self.modes: list[str] | None = None if modes is None else list(modes)
+        dialogue = kwargs.pop("dialogue", None) or {}
+        self.dialogue: DialogueConfig = (
+            DialogueConfig.from_dict(dialogue) if isinstance(dialogue, Mapping) else dialogue
+        )
+        self.speech = SpeechConfig.of(kwargs.pop("speech", None))
         self.audio_start_token_id = kwargs.pop("audio_start_token_id", PUBLIC_IDS[AUDIO_START])
         self.audio_patch_token_id = kwargs.pop("audio_patch_token_id", PUBLIC_IDS[AUDIO_PATCH])
         if self.audio_start_token_id == PUBLIC_IDS[AUDIO_START] < self.vocab_size:
@@ -199,6 +208,8 @@ class StepAudioConfig(PreTrainedConfig):
             "prompts": (self.prompts, None),
             "variant": (self.variant, None),
             "modes": (self.modes, None),
+            "dialogue": (self.dialogue.to_dict(), {}),
+            "speech": (self.speech.to_dict(), {}),
             "audio_start_token_id": (self.audio_start_token_id, PUBLIC_IDS[AUDIO_START]),
             "audio_patch_token_id": (self.audio_patch_token_id, PUBLIC_IDS[AUDIO_PATCH]),
             "weights_sha256": (self.weights_sha256, None),

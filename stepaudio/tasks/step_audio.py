@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from stepaudio.conversation import (
     think_message,
 )
 from stepaudio.errors import CheckpointError
+from stepaudio.generation.adapters import AdapterSet
 from stepaudio.generation.completion import Completion, GenerationPrompt, check_fits
 from stepaudio.generation.generator import Generator
 from stepaudio.generation.sampling import SamplingParams
@@ -35,6 +36,7 @@ from stepaudio.models.hf_config import StepAudioConfig
 from stepaudio.models.hub import checkpoint_folder
 from stepaudio.models.processor import StepAudioProcessor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.models.token2wav.token2wav import Token2Wav
 from stepaudio.tasks.dialogue import Dialogue, DialogueOptions
 from stepaudio.tasks.hearing import Clip, hear, latents_of
 from stepaudio.tasks.instructions import (
@@ -53,7 +55,12 @@ from stepaudio.tasks.modes import (
     require_mode,
 )
 from stepaudio.tasks.reply import Reply, read_reply
+from stepaudio.tasks.transcript_dialogue import TranscriptDialogue, TranscriptEngine
 from stepaudio.text.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from stepaudio.tasks.speech_result import SpokenText
+    from stepaudio.tasks.tts import Synthesizer
 
 
 class StepAudio:
@@ -65,6 +72,8 @@ class StepAudio:
         processor: mel, tokenizer and prompts.
         variant: "instruct", "base" (no chat template) or "think".
         modes: what it can do.
+        adapters: further decoders over the same foundation, by name.
+        folder: where its files are; None: only in memory.
 
     Example:
         >>> model = StepAudio.from_pretrained("stepfun-ai/Step-Audio-2-mini")  # doctest: +SKIP
@@ -80,6 +89,9 @@ class StepAudio:
         *,
         name: str = "the model",
         variant: str | None = None,
+        adapters: AdapterSet = AdapterSet(),
+        folder: Path | None = None,
+        load_engine: Callable[[], Token2Wav] | None = None,
     ) -> None:
         """Bind a checkpoint; its weights are loaded when they are first needed.
 
@@ -89,6 +101,9 @@ class StepAudio:
             load: gives the model.
             name: what errors call it.
             variant: instead of what configuration or name say.
+            adapters: further decoders of the checkpoint.
+            folder: where its other files are.
+            load_engine: gives what turns audio codes into sound; None: it is in `folder`.
 
         Raises:
             ConfigError: variant or modes are unknown.
@@ -98,7 +113,10 @@ class StepAudio:
         self.processor = processor
         self.variant: Variant = checked_variant(config, name, variant)
         self.modes: tuple[TaskMode, ...] = modes_of(config, self.variant)
+        self.adapters = adapters
+        self.folder = folder
         self._load = load
+        self._load_engine = load_engine or partial(Token2Wav.from_pretrained, folder or name)
 
     @classmethod
     def from_pretrained(
@@ -142,7 +160,19 @@ class StepAudio:
         def load() -> StepAudio2ForCausalLM:
             return load_model(folder, device=chosen, dtype=dtype, config=config, progress=progress)
 
-        loaded = cls(config, processor, load, name=str(source), variant=variant)
+        adapters = AdapterSet.load(folder)
+        loaded = cls(
+            config,
+            processor,
+            load,
+            name=str(source),
+            variant=variant,
+            adapters=adapters,
+            folder=Path(folder),
+            load_engine=partial(
+                Token2Wav.from_pretrained, source, device=chosen, revision=revision
+            ),
+        )
         if not lazy:
             loaded.model  # noqa: B018 - the property loads
         return loaded
@@ -155,7 +185,24 @@ class StepAudio:
     @cached_property
     def generator(self) -> Generator:
         """Generator over the model's weights; on a CPU it copies small ones when first used."""
-        return Generator(self.model)
+        return Generator(self.model, adapters=self.adapters.decoders(self.model))
+
+    @cached_property
+    def transcripts(self) -> TranscriptEngine:
+        """What conversations of a checkpoint share that writes down what it hears."""
+        return TranscriptEngine(self, self.folder)
+
+    @cached_property
+    def synthesizer(self) -> Synthesizer:
+        """What `tts` speaks with; the first access loads what turns audio codes into sound.
+
+        Raises:
+            CheckpointError: the checkpoint lacks that, or it is damaged.
+            ConfigError: the checkpoint cannot read aloud.
+        """
+        from stepaudio.tasks.tts import Synthesizer
+
+        return Synthesizer(self, self._load_engine())
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -245,6 +292,17 @@ class StepAudio:
         instruction = translation_prompt(self.processor.prompts.read_translation, target)
         return self._read("read_translation", instruction, text, params)
 
+    def tts(
+        self,
+        text: str,
+        *,
+        voice: str | Path | None = None,
+        instruction: str | None = None,
+        seed: int = 0,
+    ) -> SpokenText:
+        """Speak a text of any length as sound; arguments and errors as `Synthesizer.speak`."""
+        return self.synthesizer.speak(text, voice=voice, instruction=instruction, seed=seed)
+
     # ---- conversations -----------------------------------------------------------------------
 
     def dialogue(
@@ -273,7 +331,10 @@ class StepAudio:
         prompts = self.processor.prompts
         default = prompts.think if think else prompts.voice_chat if speech else prompts.chat
         system = default if system is None else system
-        return Dialogue(self, DialogueOptions(answer, system, think, tuple(tools)))
+        options = DialogueOptions(answer, system, think, tuple(tools))
+        if self.config.dialogue.hearing == "transcript":
+            return TranscriptDialogue(self, self.transcripts, options)
+        return Dialogue(self, options)
 
     def chat(
         self,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stepaudio.catalog import DEFAULT_VOICE, find_voice
+from stepaudio.catalog import DEFAULT_VOICE, find_voice, list_voices
 from stepaudio.errors import StepAudioError
 from stepaudio.generation.completion import Completion
 from stepaudio.generation.stats import GenerationStats
@@ -34,6 +34,17 @@ if TYPE_CHECKING:
 
 _SEED_BYTES = 7  # below 2**63, as the noise of the flow wants
 _BATCHES_AHEAD = 2  # so that the slots of finished sentences are filled again
+
+
+@dataclass(frozen=True)
+class NamedVoice(SpeechVoice):
+    """A prepared voice of this package.
+
+    Attributes:
+        name: what the list of voices and prompts call it.
+    """
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,10 @@ class Synthesizer:
             return voice
         name = str(voice or DEFAULT_VOICE)
         if name not in self._voices:
-            self._voices[name] = self.engine.prepare_voice(find_voice(name))
+            prepared = self.engine.prepare_voice(find_voice(name))
+            if name in list_voices() and not Path(name).exists():
+                prepared = NamedVoice(prepared.mel, name)
+            self._voices[name] = prepared
         return self._voices[name]
 
     def speak(
@@ -230,8 +244,9 @@ class Synthesizer:
         sentences = self._prompter.sentences(utterance.text)
         style = read_style(utterance.instruction, self._prompter.config.styles)
         voice = self.prepare_voice(utterance.voice)
-        asked = utterance.voice or DEFAULT_VOICE
-        named = str(asked) if str(asked) in self._prompter.config.voices else None
+        named = voice.name if isinstance(voice, NamedVoice) else None
+        if named not in self._prompter.config.voices:
+            named = None
         jobs = tuple(self._prompter.job(sentence, named, style) for sentence in sentences)
         return Script(voice, style, utterance.seed, jobs)
 
