@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from stepaudio_streaming.audio import WireFormat, decode_base64
-from stepaudio_streaming.events import AppendAudio, ClearAudio, CommitAudio, UserTranscript
+from stepaudio_streaming.events import (
+    INPUT_RATE,
+    AppendAudio,
+    ClearAudio,
+    CommitAudio,
+    UserTranscript,
+)
 from stepaudio_streaming.protocol.conversation import Conversation
 from stepaudio_streaming.protocol.input_buffer import InputBuffer
 from stepaudio_streaming.protocol.items import Content, Item
 from stepaudio_streaming.protocol.outbox import Outbox
 
 _PREROLL_MS = 10_000  # kept while nobody speaks, for a detector that is late
+_MAX_PIECE = INPUT_RATE  # the engine takes turns between sessions after each command
 
 
 class UserAudio:
@@ -46,8 +53,8 @@ class UserAudio:
         samples = self.buffer.append(data, rolling=detects_turns)
         if detects_turns and self._turn is None:
             self.buffer.drop_before(self.buffer.clock_ms - _PREROLL_MS)
-        if len(samples):
-            self._out.command(AppendAudio(samples))
+        for start in range(0, len(samples), _MAX_PIECE):
+            self._out.command(AppendAudio(samples[start : start + _MAX_PIECE]))
 
     def clear(self) -> None:
         """The client wants what it has appended forgotten."""
