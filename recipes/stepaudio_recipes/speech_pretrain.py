@@ -37,7 +37,14 @@ from stepaudio_recipes.trainer import (
     is_finished,
     read_average,
 )
-from stepaudio_recipes.tts_stage import SpeechDecoder, TtsBatch, TtsConfig, TtsData, tts_loss
+from stepaudio_recipes.tts_stage import (
+    SpeechDecoder,
+    TtsBatch,
+    TtsConfig,
+    TtsData,
+    guided_tts_loss,
+    tts_loss,
+)
 
 _log = logging.getLogger(__name__)
 _DEV_ROWS_A_BATCH = 12
@@ -141,12 +148,18 @@ def run_tts(run: SpeechRun, stage: SpeechStage) -> list[float]:
     trainer.resume()
     data = TtsData(run.config.tts, run.tokenizer, run.config.seed)
 
-    half = run.config.tts.bfloat16
+    half, guide = run.config.tts.bfloat16, run.config.tts.guide
 
     def loss_fn(batch: TtsBatch) -> StepResult:
+        metrics = {"speech_s": batch.speech_s}
         with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
-            loss, _ = tts_loss(model, batch, run.device)
-        return StepResult(loss, {"speech_s": batch.speech_s}, batch.ids.numel())
+            if guide.weight:
+                loss, attention = guided_tts_loss(model, batch, run.device, guide)
+                metrics |= {"ce": float(loss.detach()), "guide": float(attention.detach())}
+                loss = loss + guide.weight * attention
+            else:
+                loss, _ = tts_loss(model, batch, run.device)
+        return StepResult(loss, metrics, batch.ids.numel())
 
     def evaluate() -> Mapping[str, float]:
         total, count = 0.0, 0

@@ -29,6 +29,7 @@ from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.text.vocab import CODES_PER_GROUP, TTS_START
 from stepaudio.training.data import Source, plan_batches
 from stepaudio_recipes.codes import CodeStore
+from stepaudio_recipes.guided_attention import AttentionProbe, GuideConfig, guided
 from stepaudio_recipes.lexicon import Lexicon
 from stepaudio_recipes.speech_data import SourceConfig
 from stepaudio_recipes.text_data import IGNORED_LABEL
@@ -56,6 +57,7 @@ class TtsConfig:
         paced: chance that the prompt names a pace, where the speech is slow or quick.
         pace_quantile: share of a speaker's utterances that counts as slow, and as quick.
         bfloat16: compute in half precision, which some CPUs do in two thirds of the time.
+        guide: heads that are shown where in the reading they are.
     """
 
     folder: str
@@ -70,6 +72,7 @@ class TtsConfig:
     paced: float = 0.7
     pace_quantile: float = 0.2
     bfloat16: bool = False
+    guide: GuideConfig = field(default_factory=GuideConfig)
 
 
 class SpeechDecoder(nn.Module):
@@ -113,12 +116,26 @@ class TtsBatch:
     Attributes:
         ids: [B, T] input tokens.
         labels: [B, T] next tokens, where there is a loss.
+        readings: [B, 2] bounds of the readings.
+        answers: [B, 2] bounds of the answers.
         speech_s: seconds of speech.
     """
 
     ids: Tensor
     labels: Tensor
+    readings: Tensor
+    answers: Tensor
     speech_s: float
+
+
+@dataclass(frozen=True)
+class _Example:
+    """One row of a batch; bounds are those of its reading and its answer."""
+
+    ids: list[int]
+    labels: list[int]
+    reading: tuple[int, int]
+    answer: tuple[int, int]
 
 
 class TtsExamples:
@@ -135,14 +152,18 @@ class TtsExamples:
         parts = read_words(words, self._lexicon).split()
         return " ".join(f"({words[i]})" if i in spelled else p for i, p in enumerate(parts))
 
-    def prompt(self, instruction: str, reading: str) -> list[int]:
-        """Prompt up to and with <tts_start>."""
+    def prompt(self, instruction: str, reading: str) -> tuple[list[int], int]:
+        """Prompt up to and with <tts_start>, and the first token of the reading in it."""
+        spoken = reading_ids(self._tokenizer, reading)
         messages = [
             text_message("system", instruction),
-            Message("user", (TokenPart(tuple(reading_ids(self._tokenizer, reading))),)),
+            Message("user", (TokenPart(tuple(spoken)),)),
             Message("assistant", (SpecialPart(TTS_START),), eot=False),
         ]
-        return self._template.render(messages).ids
+        ids = self._template.render(messages).ids
+        header = self._template.render([Message("assistant", (), eot=False)]).ids
+        # Behind the reading: the end of its message, the answer's header and <tts_start>.
+        return ids, len(ids) - len(header) - 2 - len(spoken)
 
     def answer(self, text: str, codes: Sequence[int]) -> tuple[list[int], list[int]] | None:
         """Tokens of the answer and the labels of the same places; None if the text is too long."""
@@ -196,24 +217,25 @@ class TtsData:
 
     def build(self, rows: Sequence[ManifestRow], rng: np.random.Generator | None) -> TtsBatch:
         """Tokens of some rows; `rng` draws prompts and noise, without it there is none."""
-        pairs, seconds = [], 0.0
+        examples, seconds = [], 0.0
         for row in rows:
-            pair = self._example(row, rng)
-            if pair is not None:
-                pairs.append(pair)
+            example = self._example(row, rng)
+            if example is not None:
+                examples.append(example)
                 seconds += row.duration
-        longest = max((len(ids) for ids, _ in pairs), default=1)
-        ids = torch.full((max(1, len(pairs)), longest), self.tokenizer.vocab.pad)
+        longest = max((len(example.ids) for example in examples), default=1)
+        ids = torch.full((max(1, len(examples)), longest), self.tokenizer.vocab.pad)
         labels = torch.full_like(ids, IGNORED_LABEL)
-        for index, (row_ids, row_labels) in enumerate(pairs):
-            ids[index, : len(row_ids)] = torch.tensor(row_ids)
-            labels[index, : len(row_labels)] = torch.tensor(row_labels)
+        for index, example in enumerate(examples):
+            ids[index, : len(example.ids)] = torch.tensor(example.ids)
+            labels[index, : len(example.labels)] = torch.tensor(example.labels)
         # Where a label is, the token before it is the input.
-        return TtsBatch(ids, F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:], seconds)
+        labels = F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:]
+        readings = torch.tensor([example.reading for example in examples]).view(-1, 2)
+        answers = torch.tensor([example.answer for example in examples]).view(-1, 2)
+        return TtsBatch(ids, labels, readings, answers, seconds)
 
-    def _example(
-        self, row: ManifestRow, rng: np.random.Generator | None
-    ) -> tuple[list[int], list[int]] | None:
+    def _example(self, row: ManifestRow, rng: np.random.Generator | None) -> _Example | None:
         codes = self._codes.load(row)
         answer = self._examples.answer(row.text, codes.tolist())
         if answer is None:
@@ -232,8 +254,15 @@ class TtsData:
                 first + int(code) if noisy and self.tokenizer.vocab.is_audio(token) else token
                 for token, noisy, code in zip(ids, noise, random_codes, strict=True)
             ]
-        prompt = self._examples.prompt(instruction, self._examples.reading(row.text, spelled))
-        return [*prompt, *ids], [*[IGNORED_LABEL] * len(prompt), *labels]
+        reading = self._examples.reading(row.text, spelled)
+        prompt, start = self._examples.prompt(instruction, reading)
+        stop = start + len(reading_ids(self.tokenizer, reading))
+        return _Example(
+            [*prompt, *ids],
+            [*[IGNORED_LABEL] * len(prompt), *labels],
+            (start, stop),
+            (len(prompt), len(prompt) + len(ids)),
+        )
 
     def instruction(self, row: ManifestRow, rng: np.random.Generator | None) -> str:
         """System message: the task, perhaps the voice, perhaps the pace."""
@@ -266,6 +295,16 @@ def _pace_limits(rows: Sequence[ManifestRow], quantile: float) -> Mapping[str, t
         name: (float(np.quantile(p, quantile)), float(np.quantile(p, 1 - quantile)))
         for name, p in by_voice.items()
     }
+
+
+def guided_tts_loss(
+    model: SpeechDecoder, batch: TtsBatch, device: torch.device, config: GuideConfig
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy as `tts_loss`, and the unweighted loss of the guided heads."""
+    with AttentionProbe().watch(model.backbone, config.layers) as probe:
+        loss, _ = tts_loss(model, batch, device)
+    bounds = batch.readings.to(device), batch.answers.to(device)
+    return loss, guided(probe, model.backbone, config, bounds)
 
 
 def tts_loss(model: SpeechDecoder, batch: TtsBatch, device: torch.device) -> tuple[Tensor, int]:
