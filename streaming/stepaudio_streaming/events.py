@@ -74,6 +74,9 @@ class ReplyOptions:
         tool_choice: "auto", "none", "required", or the name of the function to call behind "=".
         parallel_tool_calls: several calls in one answer are wanted.
         max_output_tokens: None: as many as fit.
+        temperature: of sampling; None: as the model's makers advise.
+        top_p: share of the probability that is sampled from; None: likewise.
+        seed: of sampling; None: any.
     """
 
     modality: Modality = "audio"
@@ -84,6 +87,9 @@ class ReplyOptions:
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
     max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

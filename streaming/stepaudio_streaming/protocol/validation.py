@@ -33,14 +33,22 @@ def validated(model: type[T] | TypeAdapter[T], data: object, where: str) -> T:
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
-        raise _request_error(error, data, where) from None
+        found = error.errors(include_url=False, include_input=False)
+        raise request_error(found, data, where) from None
     except RecursionError:
         raise RequestError(f"'{where}' is nested too deeply.", code="invalid_value") from None
 
 
-def _request_error(error: ValidationError, data: object, where: str) -> RequestError:
+def request_error(errors: Sequence[Mapping[str, Any]], data: object, where: str) -> RequestError:
+    """Say what is wrong in the words of the OpenAI API.
+
+    Args:
+        errors: of pydantic.
+        data: what was validated.
+        where: path of it.
+    """
     # Of a union every member complains; the one that came furthest is about what was meant.
-    first = max(error.errors(include_url=False, include_input=False), key=lambda e: len(e["loc"]))
+    first = max(errors, key=lambda error: len(error["loc"]))
     kind = first["type"]
     param = _path(first["loc"], data, where)
     if kind == "extra_forbidden":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,17 +10,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from stepaudio.errors import AudioLoadError, CapacityError, RequestError, StepAudioError
+from stepaudio_streaming.protocol.error_body import error_body
+from stepaudio_streaming.protocol.validation import request_error
 
 _log = logging.getLogger(__name__)
 
+_STATUS: dict[str | None, int] = {"model_not_found": 404, "content_too_large": 413}
 INTERNAL = "The server had an error while processing your request."
-
-
-def error_body(
-    message: str, *, kind: str, code: str | None = None, param: str | None = None
-) -> dict[str, Any]:
-    """Body of an error response."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def error_response(
@@ -62,8 +57,9 @@ def not_ready(message: str) -> JSONResponse:
 
 def refused(error: RequestError) -> JSONResponse:
     """Response for a request that cannot be served."""
-    status = 404 if error.code == "model_not_found" else 400
-    return error_response(status, str(error), code=error.code, param=error.param)
+    return error_response(
+        _STATUS.get(error.code, 400), str(error), code=error.code, param=error.param
+    )
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -81,9 +77,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
-        return error_response(400, f"Invalid '{param}': {first['msg']}.", param=param or None)
+        return refused(request_error(error.errors(), error.body, "body"))
 
     @app.exception_handler(RequestError)
     async def refuse(request: Request, error: RequestError) -> JSONResponse:
