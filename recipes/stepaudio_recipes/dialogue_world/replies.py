@@ -98,5 +98,6 @@ def job(persona: Persona) -> str:
 
 def abilities(has_tools: bool) -> str:
     """Answer to "what can you do"."""
-    tools = " and i can tell the time and set timers" if has_tools else ""
-    return f"i can chat spell repeat and do small sums{tools}"
+    if has_tools:
+        return "i can chat spell repeat do small sums tell the time and set timers"
+    return "i can chat spell repeat and do small sums"
