@@ -14,7 +14,7 @@ from stepaudio.audio.decoding import open_decoder
 from stepaudio.audio.files import STDIN, expand_paths
 from stepaudio.catalog import find_entry
 from stepaudio.cli.console import UsageError, accept_any_text, echo, report
-from stepaudio.cli.formats import Result
+from stepaudio.cli.formats import Result, stats_line
 from stepaudio.cli.outputs import FolderOutput, Output, StreamOutput, TableOutput
 from stepaudio.cli.progress import Progress
 from stepaudio.errors import StepAudioError
@@ -55,6 +55,7 @@ def _transcribe(
         device=args.device,
         batch_size=args.batch_size,
         decoding=args.decoding,
+        blocks=args.mtp,
         word_timestamps=args.word_timestamps,
     )
     outcomes = transcriber.transcribe_many(
@@ -80,7 +81,11 @@ def _transcribe(
             try:
                 if isinstance(outcome, StepAudioError):
                     raise outcome
-                line = output.add(index, Result(files[index], outcome, args.model, language))
+                result = Result(files[index], outcome, args.model, language, args.stats)
+                line = output.add(index, result)
+                if args.stats and args.format != "json":
+                    with progress.hidden():
+                        print(stats_line(result), file=sys.stderr, flush=True)
             except StepAudioError as error:
                 num_failed += 1
                 with progress.hidden():

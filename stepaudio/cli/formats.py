@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepaudio.generation.stats import GenerationStats
 from stepaudio.tasks.subtitles import to_srt, to_vtt
 from stepaudio.tasks.transcript import Segment, Transcript
 
@@ -27,12 +28,14 @@ class Result:
         transcript: what was heard.
         model: model as the user named it.
         language: code of the spoken language, None if the model found it out.
+        with_stats: JSON also says what decoding cost in detail.
     """
 
     file: str
     transcript: Transcript
     model: str
     language: str | None = None
+    with_stats: bool = False
 
 
 def render(kind: str, result: Result) -> str:
@@ -65,12 +68,39 @@ def to_json(result: Result) -> str:
         "prefill_s": round(stats.prefill_s, 5),
         "decode_s": round(stats.decode_s, 5),
     }
+    if result.with_stats:
+        values |= stats_values(stats)
+    return _json_line(values) + "\n"
+
+
+def stats_values(stats: GenerationStats) -> dict[str, Any]:
+    """What decoding cost; times in milliseconds, shares of the passes.
+
+    ``mean_accepted`` are the tokens that a pass confirms, 1 without drafts; ``prefix_acceptance``
+    the shares of the passes that kept at least one draft, at least two, and so on.
+    """
+    return {
+        "passes": stats.passes,
+        "tokens": stats.tokens,
+        "mean_accepted": round(stats.mean_accepted, 4),
+        "prefix_acceptance": [round(share, 4) for share in stats.prefix_acceptance],
+        "encode_ms": round(1000 * stats.encode_s, 3),
+        "decode_ms": round(1000 * stats.decode_s, 3),
+    }
+
+
+def stats_line(result: Result) -> str:
+    """The same as one JSON object, for formats that have no place for it."""
+    return _json_line({"file": result.file} | stats_values(result.transcript.stats))
+
+
+def _json_line(values: dict[str, Any]) -> str:
     line = json.dumps(values, ensure_ascii=False)
     try:
         line.encode()
     except UnicodeEncodeError:  # a file name that is not UTF-8
         line = json.dumps(values)
-    return line + "\n"
+    return line
 
 
 def _segment_values(segment: Segment) -> dict[str, Any]:

@@ -99,10 +99,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     asr.add_argument(
         "--decoding",
-        choices=("auto", "greedy", "words"),
+        choices=("auto", "greedy", "words", "mtp"),
         default="auto",
-        help="greedy: the decoder writes; words: it judges what a search over words has found; "
-        "auto: words where the model has a word model (default: %(default)s)",
+        help="greedy: the decoder writes; mtp: the same text in fewer passes, with prediction "
+        "blocks; words: the decoder judges what a search over words has found; auto: words where "
+        "the model has a word model, else mtp where it has blocks, else greedy "
+        "(default: %(default)s)",
+    )
+    asr.add_argument(
+        "--mtp",
+        metavar="PATH",
+        help="file or folder of the prediction blocks (default: mtp.safetensors of the model)",
+    )
+    asr.add_argument(
+        "--stats",
+        action="store_true",
+        help="also say what decoding cost: in JSON as passes, tokens, mean_accepted, "
+        "prefix_acceptance, encode_ms and decode_ms; for other formats on standard error",
     )
     asr.add_argument(
         "--word-timestamps",

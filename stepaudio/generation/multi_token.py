@@ -141,6 +141,7 @@ class _MultiTokenRun(Run):
             num_slots,
             generator.vocab_size,
             device,
+            num_drafts=num_drafts,
             first_code_id=generator.model.config.first_code_token_id,
         )
         if not all(p.temperature == 0 for p in params):

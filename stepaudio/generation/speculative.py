@@ -66,7 +66,13 @@ class SpeculativeSampler:
     """Sampling parameters, random numbers and seen tokens of all slots."""
 
     def __init__(
-        self, num_slots: int, vocab_size: int, device: torch.device, *, first_code_id: int
+        self,
+        num_slots: int,
+        vocab_size: int,
+        device: torch.device,
+        *,
+        num_drafts: int,
+        first_code_id: int,
     ) -> None:
         """Prepare the slots.
 
@@ -74,12 +80,14 @@ class SpeculativeSampler:
             num_slots: sequences sampled together.
             vocab_size: V.
             device: where the logits are.
+            num_drafts: most drafts of a pass.
             first_code_id: audio tokens are those from this id on.
         """
         self._params = [SamplingParams()] * num_slots
         self._generators: list[torch.Generator | None] = [None] * num_slots
         self._vocab_size = vocab_size
         self._device = device
+        self._num_drafts = num_drafts
         self._first_code_id = first_code_id
         self._seen: Tensor | None = None
 
@@ -139,7 +147,9 @@ class SpeculativeSampler:
                 at = penalise_repetition(at, seen, penalty, self._first_code_id)
             targets.append(self._distribution(at, slots))
         sizes = torch.tensor(list(counts), device=self._device)
-        uniform = self._numbers(slots, num_drafts + 1)
+        # As many numbers in every pass, so that a row does not depend on the others' drafts.
+        numbers = self._numbers(slots, self._num_drafts + 1)
+        uniform = torch.cat([numbers[:, :num_drafts], numbers[:, -1:]], dim=1)
         accepted, ids = accept(torch.stack(targets, 1), proposal, drafts, sizes, uniform)
         if self._seen is not None:
             kept = torch.arange(num_drafts, device=self._device) < accepted[:, None]

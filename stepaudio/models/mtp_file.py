@@ -53,6 +53,13 @@ def save_predictor(
     return path
 
 
+def find_predictor(source: str | Path) -> Path | None:
+    """Path of the file itself, or in a folder; None where there is none."""
+    path = Path(source)
+    path = path / PREDICTOR_FILE if path.is_dir() else path
+    return path if path.is_file() else None
+
+
 def load_predictor(source: str | Path, model: StepAudio2ForCausalLM) -> MultiTokenPredictor:
     """Read the blocks of a model, with its weights' type and device, in evaluation mode.
 
@@ -63,12 +70,11 @@ def load_predictor(source: str | Path, model: StepAudio2ForCausalLM) -> MultiTok
     Raises:
         CheckpointError: the file is missing or damaged, or belongs to a model of another shape.
     """
-    path = Path(source)
-    path = path / PREDICTOR_FILE if path.is_dir() else path
-    if not path.is_file():
+    path = find_predictor(source)
+    if path is None:
         raise CheckpointError(
-            f"{path}: no such file: train prediction blocks with `stepaudio-train run mtp`, or "
-            "decode without them"
+            f"{source}: no {PREDICTOR_FILE} there: train prediction blocks with "
+            "`stepaudio-train run mtp`, or decode without them"
         )
     try:
         with safe_open(path, "pt") as file:

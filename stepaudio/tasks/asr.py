@@ -33,9 +33,11 @@ from stepaudio.audio.segmentation import (
     iter_speech_windows,
 )
 from stepaudio.audio.vad import VoiceActivityDetector, silero_detector
-from stepaudio.errors import AudioLoadError, CapacityError, StepAudioError
+from stepaudio.errors import AudioLoadError, CapacityError, ConfigError, StepAudioError
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.models.checkpoint import load_pretrained, pretrained_folder
+from stepaudio.models.mtp import MultiTokenPredictor
+from stepaudio.models.mtp_file import PREDICTOR_FILE, find_predictor, load_predictor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.alignment import WordAligner
 from stepaudio.tasks.prefetch import prefetch
@@ -105,7 +107,7 @@ class Transcriber:
         >>> transcriber.transcribe("speech.wav").text  # doctest: +SKIP
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts and options, all by name
         self,
         model: StepAudio2ForCausalLM,
         tokenizer: TextTokenizer,
@@ -116,6 +118,7 @@ class Transcriber:
         vad: VadOptions = DEFAULT_VAD_OPTIONS,
         detector: VoiceActivityDetector[Any] | None = None,
         aligner: WordAligner | None = None,
+        blocks: MultiTokenPredictor | None = None,
     ) -> None:
         """Prepare a loaded model.
 
@@ -128,11 +131,12 @@ class Transcriber:
             vad: how recordings are cut.
             detector: finds the speech; None: Silero.
             aligner: finds the times of the words; None: segments have no words.
+            blocks: its prediction blocks, if it has any.
 
         Raises:
             ConfigError: the model cannot decode in this way.
         """
-        self._recognizer = Recognizer(model, tokenizer, words, decoding)
+        self._recognizer = Recognizer(model, tokenizer, words, decoding, blocks=blocks)
         self._batch_size = batch_size
         self._vad = vad
         self._detector = detector or silero_detector()
@@ -146,6 +150,7 @@ class Transcriber:
         device: str = "auto",
         batch_size: int = DEFAULT_BATCH_SIZE,
         decoding: Decoding = "auto",
+        blocks: str | Path | None = None,
         word_timestamps: bool = False,
     ) -> Transcriber:
         """Load a model by name, folder or hub id.
@@ -155,6 +160,7 @@ class Transcriber:
             device: "cpu", "cuda", or "auto": a GPU where there is one.
             batch_size: windows that are transcribed together.
             decoding: how tokens are chosen, see `Recognizer`.
+            blocks: file or folder of prediction blocks; None: those beside the model, if any.
             word_timestamps: also find the times of the words, with the model's own CTC head, or
                 with nano's where it has none.
 
@@ -164,9 +170,17 @@ class Transcriber:
                 there is no such device.
         """
         words = None
-        if decoding != "greedy":
+        if decoding in ("auto", "words"):
             words = WordModel.load(pretrained_folder(model))
         check_decoding(decoding, words)
+        blocks_path = None
+        if decoding == "mtp" or (decoding == "auto" and words is None):
+            blocks_path = find_predictor(pretrained_folder(model) if blocks is None else blocks)
+            if blocks_path is None and (decoding == "mtp" or blocks is not None):
+                raise ConfigError(
+                    f"{blocks or model}: has no {PREDICTOR_FILE}: train prediction blocks with "
+                    "`stepaudio-train run mtp`, or use greedy decoding"
+                )
         loaded, tokenizer = load_pretrained(model, device=device)
         aligner = None
         if word_timestamps and loaded.config.audio_encoder_config.ctc_tokens:
@@ -180,6 +194,7 @@ class Transcriber:
             batch_size=batch_size,
             decoding=decoding,
             aligner=aligner,
+            blocks=None if blocks_path is None else load_predictor(blocks_path, loaded),
         )
         transcriber._warm_up()
         return transcriber

@@ -21,6 +21,7 @@ from stepaudio.generation.generator import (
     GenerationPrompt,
     Generator,
 )
+from stepaudio.generation.multi_token import MultiTokenGenerator
 from stepaudio.generation.sampling import SamplingParams
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.generation.two_pass import (
@@ -29,13 +30,14 @@ from stepaudio.generation.two_pass import (
     TwoPassOptions,
     spelling_scores,
 )
+from stepaudio.models.mtp import MultiTokenPredictor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.instructions import task_prompt
 from stepaudio.tasks.modes import checked_variant
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.text.word_model import WORDS_FILE, WordModel
 
-Decoding = Literal["auto", "greedy", "words"]
+Decoding = Literal["auto", "greedy", "words", "mtp"]
 
 _MAX_TOKENS_PER_S = 8  # fluent speech stays below 6; more is a loop of the decoder
 _EXTRA_TOKENS = 8
@@ -73,6 +75,8 @@ class Recognizer:
         words: WordModel | None = None,
         decoding: Decoding = "auto",
         options: TwoPassOptions = DEFAULT_TWO_PASS_OPTIONS,
+        *,
+        blocks: MultiTokenPredictor | None = None,
     ) -> None:
         """Prepare a loaded model.
 
@@ -80,23 +84,31 @@ class Recognizer:
             model: model to transcribe with.
             tokenizer: its tokenizer.
             words: its word model, if it has one.
-            decoding: "greedy": the decoder writes; "words": it judges what a search over words has
-                found, see `TwoPassDecoder`; "auto": words where there is a word model.
+            decoding: "greedy": the decoder writes; "mtp": the same text in fewer passes, see
+                `MultiTokenGenerator`; "words": the decoder judges what a search over words has
+                found, see `TwoPassDecoder`; "auto": words where there is a word model, else mtp
+                where there are blocks, else greedy.
             options: widths and weights of the search over words.
+            blocks: its prediction blocks, if it has any.
 
         Raises:
-            ConfigError: words are asked of a model without a word model, or the word model is not
-                this model's.
+            ConfigError: the model lacks what the decoding needs, or the word model is not this
+                model's.
         """
         check_decoding(decoding, words)
+        if decoding == "mtp" and blocks is None:
+            raise ConfigError("mtp decoding needs prediction blocks: give `blocks`")
         self._generator = Generator(model.eval(), text_only=True)
         self._encoder = model.config.audio_encoder_config
         self._tokenizer = tokenizer
         self._template = ChatTemplate(tokenizer)
         self._instruction = Prompts.from_dict(model.config.prompts).asr
         self._variant = checked_variant(model.config, model.config.name_or_path)
+        self._writer: Generator | MultiTokenGenerator = self._generator
+        if blocks is not None and decoding in ("auto", "mtp"):
+            self._writer = MultiTokenGenerator(self._generator, blocks)
         self._two_pass: TwoPassDecoder | None = None
-        if words is not None and decoding != "greedy":
+        if words is not None and decoding in ("auto", "words"):
             if words.phones != self._encoder.ctc_phones or not self._encoder.ctc_tokens:
                 raise ConfigError(f"{WORDS_FILE} belongs to another model: use greedy decoding")
             self._two_pass = TwoPassDecoder(self._generator, words, tokenizer.encode, options)
@@ -159,7 +171,7 @@ class Recognizer:
             SamplingParams(max_new_tokens=int(p.audio_s * _MAX_TOKENS_PER_S) + _EXTRA_TOKENS)
             for p in prompts
         ]
-        return self._generator.generate(prompts, params, num_slots=len(prompts))
+        return self._writer.generate(prompts, params, num_slots=len(prompts))
 
     def _num_tokens(self, wav: Tensor) -> int:
         if wav.shape[-1] > PIECE_SAMPLES:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from stepaudio.cli.formats import Result, Table, render, to_json
+from stepaudio.cli.formats import Result, Table, render, stats_line, to_json
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.tasks.transcript import Segment, Transcript
 
@@ -35,6 +35,23 @@ def test_json_schema():
         "prefill_s": 0.125,
         "decode_s": 0.5,
     }
+
+
+def test_json_with_statistics():
+    stats = GenerationStats(1.5, 0.25, 0.125, 0.5, 40, 9, 4, [3, 1])
+    transcript = Transcript("good day", (), 2.5, stats, 0.125)
+    expected = {
+        "passes": 4,
+        "tokens": 9,
+        "mean_accepted": 2.0,
+        "prefix_acceptance": [0.75, 0.25],
+        "encode_ms": 250.0,
+        "decode_ms": 500.0,
+    }
+    values = json.loads(to_json(Result("a.wav", transcript, "nano", "en", with_stats=True)))
+    assert {name: values[name] for name in expected} == expected
+    assert json.loads(stats_line(result("a.wav", transcript))) == {"file": "a.wav"} | expected
+    assert stats_line(result("a\udce9.wav")).isascii()
 
 
 def test_json_of_any_file_name():

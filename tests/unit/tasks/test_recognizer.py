@@ -10,6 +10,7 @@ from stepaudio.catalog import embedded_folder
 from stepaudio.errors import ConfigError
 from stepaudio.models.checkpoint import load_pretrained
 from stepaudio.models.hf_config import StepAudioConfig
+from stepaudio.models.mtp import MultiTokenPredictor, PredictorConfig
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.recognizer import Recognizer
 from stepaudio.text.word_model import WordModel
@@ -70,6 +71,21 @@ def test_each_clip_of_a_batch_gets_what_it_gets_alone(random_recognizers):
     together, _ = random_recognizers["auto"].recognize(wavs)
     assert together == [random_recognizers["auto"].recognize([wav])[0][0] for wav in wavs]
     assert together[1] == ""
+
+
+def test_prediction_blocks_change_the_passes_and_not_the_text(nano):
+    model, tokenizer = nano
+    rng = np.random.default_rng(2)
+    wavs = [torch.from_numpy(rng.normal(0, 0.1, n).astype(np.float32)) for n in (24_000, 40_000)]
+    blocks = MultiTokenPredictor.from_decoder(PredictorConfig(num_blocks=2), model.model)
+    greedy, _ = Recognizer(model, tokenizer, decoding="greedy").recognize(wavs)
+    for decoding in ("mtp", "auto"):
+        recognizer = Recognizer(model, tokenizer, decoding=decoding, blocks=blocks)
+        texts, costs = recognizer.recognize(wavs)
+        assert texts == greedy
+        assert all(c.tokens - 1 == c.passes + sum(c.accepted) for c in costs)
+    with pytest.raises(ConfigError, match="mtp decoding needs prediction blocks"):
+        Recognizer(model, tokenizer, decoding="mtp")
 
 
 def test_a_base_model_is_prompted_without_a_template(tmp_path, definition):
