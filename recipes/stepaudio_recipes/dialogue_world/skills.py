@@ -23,6 +23,8 @@ from stepaudio_recipes.dialogue_world.slots import (
 )
 from stepaudio_recipes.dialogue_world.tool_talk import call_of, draw_result
 
+_SENTENCES_SHARE = 0.6
+_MAX_LOOSE_WORDS = 5
 _DURATIONS = frozenset(durations())
 
 
@@ -154,6 +156,13 @@ def _draw_hard(values: Slots, rng: Random) -> dict[str, str]:
 # ---- saying, spelling, names -----------------------------------------------------------------
 
 
+def _draw_sentence(slots: Slots, rng: Random) -> dict[str, str]:
+    """A sentence, or words in no order: these teach to copy what nobody could guess."""
+    if rng.random() < _SENTENCES_SHARE:
+        return {"sentence": rng.choice(slots.sentences)}
+    return {"sentence": " ".join(rng.choices(slots.words, k=rng.randint(1, _MAX_LOOSE_WORDS)))}
+
+
 def _repeats(heard: Mapping[str, str], memory: Memory, rng: Random) -> Answer:
     return Answer(_slot(heard, "sentence"))
 
@@ -227,39 +236,39 @@ _PLACE = _draw("place", lambda slots: slots.places)
 _DURATION = _draw("duration", lambda slots: slots.durations)
 
 SKILLS: Mapping[str, Skill] = {
-    "greet": Skill(0.03, _says(lambda m: replies.greeting(m.persona.mood)), polite=False),
+    "greet": Skill(0.025, _says(lambda m: replies.greeting(m.persona.mood)), polite=False),
     "greet_day": Skill(0.02, _greets_by_day, _draw("part", lambda _: DAY_PARTS), polite=False),
-    "how_are_you": Skill(0.03, _says(lambda m: replies.fine(m.persona.mood))),
+    "how_are_you": Skill(0.025, _says(lambda m: replies.fine(m.persona.mood))),
     "who": Skill(0.03, _says(lambda m: replies.who(m.persona))),
-    "bot_name": Skill(0.03, _says(lambda m: replies.bot_name(m.persona))),
+    "bot_name": Skill(0.035, _says(lambda m: replies.bot_name(m.persona))),
     "job": Skill(0.025, _says(lambda m: replies.job(m.persona))),
-    "abilities": Skill(0.02, _says(lambda m: replies.abilities(bool(m.tools)))),
-    "human": Skill(0.015, _says(lambda m: "i am a small computer program")),
+    "abilities": Skill(0.015, _says(lambda m: replies.abilities(bool(m.tools)))),
+    "human": Skill(0.012, _says(lambda m: "i am a small computer program")),
     "age": Skill(0.01, _says(lambda m: "i am a program and have no age")),
     "home": Skill(0.01, _says(lambda m: "i live in this computer")),
-    "thanks": Skill(0.025, _says(lambda m: replies.welcome(m.persona.mood))),
-    "bye": Skill(0.025, _says(lambda m: replies.goodbye(m.persona.mood))),
-    "repeat": Skill(0.13, _repeats, _draw("sentence", lambda s: s.sentences), polite=False),
-    "again": Skill(0.025, _says(_says_again)),
-    "spell": Skill(0.12, _spells, _draw("word", lambda s: s.words), polite=False),
-    "add": Skill(0.1, _calculates("plus"), _draw_numbers(summands)),
-    "subtract": Skill(0.1, _calculates("minus"), _draw_numbers(summands)),
-    "multiply": Skill(0.06, _calculates("times"), _draw_numbers(factors)),
+    "thanks": Skill(0.02, _says(lambda m: replies.welcome(m.persona.mood))),
+    "bye": Skill(0.02, _says(lambda m: replies.goodbye(m.persona.mood))),
+    "repeat": Skill(0.36, _repeats, _draw_sentence, polite=False),
+    "again": Skill(0.015, _says(_says_again)),
+    "spell": Skill(0.2, _spells, _draw("word", lambda s: s.words), polite=False),
+    "add": Skill(0.14, _calculates("plus"), _draw_numbers(summands)),
+    "subtract": Skill(0.14, _calculates("minus"), _draw_numbers(summands)),
+    "multiply": Skill(0.08, _calculates("times"), _draw_numbers(factors)),
     "then_add": Skill(0.0, _goes_on("plus"), _draw_numbers(summands)),
     "then_subtract": Skill(0.0, _goes_on("minus"), _draw_numbers(summands)),
-    "too_hard": Skill(0.03, _too_hard, _draw_hard),
-    "my_name": Skill(0.04, _learns_name, _draw("user", lambda s: s.names), polite=False),
-    "ask_my_name": Skill(0.04, _says(_knows_name)),
-    "time": Skill(0.05, _calls("time")),
-    "date": Skill(0.04, _calls("date")),
-    "timer": Skill(0.06, _calls("timer", "duration"), _DURATION),
+    "too_hard": Skill(0.025, _too_hard, _draw_hard),
+    "my_name": Skill(0.09, _learns_name, _draw("user", lambda s: s.names), polite=False),
+    "ask_my_name": Skill(0.06, _says(_knows_name)),
+    "time": Skill(0.035, _calls("time")),
+    "date": Skill(0.03, _calls("date")),
+    "timer": Skill(0.1, _calls("timer", "duration"), _DURATION),
     "timer_open": Skill(0.015, _asks_back("timer", replies.HOW_LONG, "duration_only")),
     "duration_only": Skill(0.0, _calls("timer", "duration"), _DURATION, polite=False),
-    "weather": Skill(0.06, _calls("weather", "place"), _PLACE),
-    "weather_open": Skill(0.015, _asks_back("weather", replies.WHICH_PLACE, "place_only")),
+    "weather": Skill(0.12, _calls("weather", "place"), _PLACE),
+    "weather_open": Skill(0.02, _asks_back("weather", replies.WHICH_PLACE, "place_only")),
     "place_only": Skill(0.0, _calls("weather", "place"), _PLACE, polite=False),
-    "noise": Skill(0.05, _says(lambda m: replies.NOT_UNDERSTOOD)),
-    "foreign": Skill(0.08, _says(lambda m: replies.UNABLE)),
+    "noise": Skill(0.04, _says(lambda m: replies.NOT_UNDERSTOOD)),
+    "foreign": Skill(0.06, _says(lambda m: replies.UNABLE)),
 }
 CALCULATIONS = frozenset(("add", "subtract", "multiply", "then_add", "then_subtract"))
 FOLLOW_UPS = ("then_add", "then_subtract")
