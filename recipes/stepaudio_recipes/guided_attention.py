@@ -1,7 +1,7 @@
 """Guided attention: some heads are shown where to look (after arXiv 1710.08969).
 
 A decoder finds out by itself where in its prompt it is reading, but only after many thousand
-updates. In a reading aloud the place is nearly known: as far into the reading as into the speech.
+updates. When recordings are aligned with their readings, some heads can be told.
 
 Shape legend: B rows, T tokens, H heads, K head width.
 """
@@ -29,13 +29,13 @@ class GuideConfig:
         weight: of the loss; 0: none.
         layers: decoder layers, one head of each.
         head: query head of these layers.
-        width: deviation of the Gaussian around the diagonal, as a share of the reading.
+        width: deviation of the Gaussian around the place, in tokens.
     """
 
     weight: float = 0.0
     layers: tuple[int, ...] = (3, 5, 7, 9)
     head: int = 0
-    width: float = 0.1
+    width: float = 1.0
 
 
 class AttentionProbe:
@@ -86,37 +86,28 @@ class AttentionProbe:
         return q.float() @ k.float().transpose(1, 2) * width**-0.5
 
 
-def diagonal_weights(reading: Tensor, answer: Tensor, size: int, width: float) -> Tensor:
-    """How near to the diagonal a key is for a query, 0 to 1, [B, T, T].
-
-    Zero where the query is outside of the answer, or the key outside of the reading.
+def place_weights(places: Tensor, readings: Tensor, width: float) -> Tensor:
+    """How near a key is to the place that a query should look at, 0 to 1, [B, T, T].
 
     Args:
-        reading: [B, 2] first token of the reading, and the one behind its last.
-        answer: [B, 2] the same of the answer.
-        size: T.
+        places: [B, T] token that every query should look at, a fraction between two; negative
+            where it is free.
+        readings: [B, 2] first token of the reading, and the one behind its last; zero outside.
         width: see `GuideConfig`.
     """
-    index = torch.arange(size, device=reading.device)
-
-    def place(bounds: Tensor) -> tuple[Tensor, Tensor]:
-        first, last = bounds[:, :1], bounds[:, 1:]
-        inside = (index >= first) & (index < last)
-        return (index - first) / (last - first).clamp(min=1), inside
-
-    key, is_key = place(reading)
-    query, is_query = place(answer)
-    distance = (query[:, :, None] - key[:, None, :]) / width
+    index = torch.arange(places.shape[1], device=places.device)
+    is_key = (index >= readings[:, :1]) & (index < readings[:, 1:])
+    distance = (places[:, :, None] - index) / width
     near = (-0.5 * distance.square()).exp()
-    return near * is_query[:, :, None] * is_key[:, None, :]
+    return near * (places >= 0)[:, :, None] * is_key[:, None, :]
 
 
 def guide_loss(logits: Tensor, weights: Tensor) -> Tensor:
-    """Mean negative logarithm of the attention that falls near the diagonal.
+    """Mean negative logarithm of the attention that falls near its place.
 
     Args:
         logits: [B, T, T] attention logits.
-        weights: [B, T, T] of `diagonal_weights`.
+        weights: [B, T, T] of `place_weights`.
     """
     size = logits.shape[-1]
     future = torch.ones(size, size, dtype=torch.bool, device=logits.device).triu(1)
@@ -127,13 +118,16 @@ def guide_loss(logits: Tensor, weights: Tensor) -> Tensor:
 
 
 def guided(
-    probe: AttentionProbe, backbone: Backbone, config: GuideConfig, bounds: tuple[Tensor, Tensor]
+    probe: AttentionProbe,
+    backbone: Backbone,
+    config: GuideConfig,
+    places: Tensor,
+    readings: Tensor,
 ) -> Tensor:
-    """Mean `guide_loss` of the guided heads; `bounds` are those of readings and answers."""
+    """Mean `guide_loss` of the guided heads; arguments as of `place_weights`."""
+    weights = place_weights(places, readings, config.width)
     losses = []
     for index in config.layers:
         attention: DecoderAttention = backbone.get_submodule(f"layers.{index}.self_attn")  # type: ignore[assignment]
-        logits = probe.logits(attention, index, config.head)
-        weights = diagonal_weights(*bounds, logits.shape[-1], config.width)
-        losses.append(guide_loss(logits, weights))
+        losses.append(guide_loss(probe.logits(attention, index, config.head), weights))
     return torch.stack(losses).mean()

@@ -29,6 +29,8 @@ from stepaudio.models.adapters import (
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio_recipes.chat_stage import ChatConfig, run_chat
+from stepaudio_recipes.lexicon import Lexicon
+from stepaudio_recipes.phone_times import align_rows, time_store
 from stepaudio_recipes.trainer import (
     LoopConfig,
     StepResult,
@@ -43,6 +45,7 @@ from stepaudio_recipes.tts_stage import (
     TtsConfig,
     TtsData,
     guided_tts_loss,
+    source_rows,
     tts_loss,
 )
 
@@ -139,8 +142,22 @@ def speech_decoder(run: SpeechRun, stage: SpeechStage) -> SpeechDecoder:
     return SpeechDecoder(model.model, run.first_row(), num_rows, stage.lora).to(run.device)
 
 
+def align_sources(run: SpeechRun) -> None:
+    """Find out when every phone of the training speech is spoken, unless it is known."""
+    tts = run.config.tts
+    if run.workers.is_main:
+        model, lexicon = run.foundation().cpu().eval(), Lexicon.read(Path(tts.lexicon))
+        for source in (*tts.sources, tts.dev):
+            rows = source_rows(tts, source)
+            name = f"{Path(source.manifest).stem}-{source.source or 'all'}"
+            align_rows(model, rows, lexicon, time_store(tts.codes), name)
+    run.workers.wait()
+
+
 def run_tts(run: SpeechRun, stage: SpeechStage) -> list[float]:
     """Train a reading voice; returns the losses of the steps run here."""
+    if run.config.tts.guide.weight:
+        align_sources(run)
     model = speech_decoder(run, stage)
     trainer: Trainer[TtsBatch] = Trainer(
         model, stage.loop, run.folder(stage), run.device, run.workers

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +32,7 @@ from stepaudio.training.data import Source, plan_batches
 from stepaudio_recipes.codes import CodeStore
 from stepaudio_recipes.guided_attention import AttentionProbe, GuideConfig, guided
 from stepaudio_recipes.lexicon import Lexicon
+from stepaudio_recipes.phone_times import time_store
 from stepaudio_recipes.speech_data import SourceConfig
 from stepaudio_recipes.text_data import IGNORED_LABEL
 from stepaudio_recipes.trainer import Workers
@@ -117,25 +119,26 @@ class TtsBatch:
         ids: [B, T] input tokens.
         labels: [B, T] next tokens, where there is a loss.
         readings: [B, 2] bounds of the readings.
-        answers: [B, 2] bounds of the answers.
+        places: [B, T] token of the reading that the next token speaks, negative where there is
+            none, see `place_weights`.
         speech_s: seconds of speech.
     """
 
     ids: Tensor
     labels: Tensor
     readings: Tensor
-    answers: Tensor
+    places: Tensor
     speech_s: float
 
 
 @dataclass(frozen=True)
 class _Example:
-    """One row of a batch; bounds are those of its reading and its answer."""
+    """One row of a batch."""
 
     ids: list[int]
     labels: list[int]
     reading: tuple[int, int]
-    answer: tuple[int, int]
+    places: NDArray[np.float32]
 
 
 class TtsExamples:
@@ -151,6 +154,18 @@ class TtsExamples:
         words = text.split()
         parts = read_words(words, self._lexicon).split()
         return " ".join(f"({words[i]})" if i in spelled else p for i, p in enumerate(parts))
+
+    def phone_positions(self, reading: str, text: str) -> NDArray[np.float32]:
+        """Token, in the tokens of a reading, of every phone of its text; letters share theirs."""
+        positions: list[float] = []
+        start = 0
+        for word, part in zip(text.split(), reading.split(), strict=True):
+            size = len(reading_ids(self._tokenizer, part))
+            known = self._lexicon.pronunciations(word)
+            count = len(known[0]) if known else size
+            positions += [start + i * size / count for i in range(count)]
+            start += size + 1
+        return np.array(positions, np.float32)
 
     def prompt(self, instruction: str, reading: str) -> tuple[list[int], int]:
         """Prompt up to and with <tts_start>, and the first token of the reading in it."""
@@ -196,16 +211,13 @@ class TtsData:
 
     def __post_init__(self) -> None:
         self._codes = CodeStore(self.config.codes)
+        self._times = time_store(self.config.codes) if self.config.guide.weight else None
         self._examples = TtsExamples(self.tokenizer, Lexicon.read(Path(self.config.lexicon)))
-        self.sources = [Source(self._rows(s), s.weight) for s in self.config.sources]
-        self.dev = self._rows(self.config.dev)
+        self.sources = [Source(source_rows(self.config, s), s.weight) for s in self.config.sources]
+        self.dev = source_rows(self.config, self.config.dev)
         self._limits = _pace_limits(
             [row for source in self.sources for row in source.rows], self.config.pace_quantile
         )
-
-    def _rows(self, source: SourceConfig) -> list[ManifestRow]:
-        rows = read_manifest(Path(self.config.folder) / source.manifest)
-        return [row for row in rows if source.source is None or source.source in row.source]
 
     def batches(self, first_step: int, workers: Workers) -> Iterator[tuple[int, TtsBatch]]:
         """(step, batch) pairs of one process from `first_step` on."""
@@ -231,9 +243,12 @@ class TtsData:
             labels[index, : len(example.labels)] = torch.tensor(example.labels)
         # Where a label is, the token before it is the input.
         labels = F.pad(labels, (0, 1), value=IGNORED_LABEL)[:, 1:]
-        readings = torch.tensor([example.reading for example in examples]).view(-1, 2)
-        answers = torch.tensor([example.answer for example in examples]).view(-1, 2)
-        return TtsBatch(ids, labels, readings, answers, seconds)
+        readings = torch.zeros(len(ids), 2, dtype=torch.long)
+        places = torch.full(ids.shape, -1.0)
+        for index, example in enumerate(examples):
+            readings[index] = torch.tensor(example.reading)
+            places[index, : len(example.ids)] = torch.from_numpy(example.places)
+        return TtsBatch(ids, labels, readings, places, seconds)
 
     def _example(self, row: ManifestRow, rng: np.random.Generator | None) -> _Example | None:
         codes = self._codes.load(row)
@@ -256,13 +271,29 @@ class TtsData:
             ]
         reading = self._examples.reading(row.text, spelled)
         prompt, start = self._examples.prompt(instruction, reading)
+        positions = self._examples.phone_positions(reading, row.text)
         stop = start + len(reading_ids(self.tokenizer, reading))
+        spoken = start + self._spoken(row, positions, len(ids))
+        # A token looks at what the one behind it speaks; the last one at nothing more.
+        behind = np.full(len(prompt) + len(ids), -1.0, np.float32)
+        behind[len(prompt) - 1 : -1] = spoken
         return _Example(
             [*prompt, *ids],
             [*[IGNORED_LABEL] * len(prompt), *labels],
             (start, stop),
-            (len(prompt), len(prompt) + len(ids)),
+            behind,
         )
+
+    def _spoken(
+        self, row: ManifestRow, positions: NDArray[np.float32], num_tokens: int
+    ) -> NDArray[np.float32]:
+        """Token of the reading, from 0, that each token of the answer belongs to."""
+        groups, place = np.divmod(np.arange(num_tokens), CODES_PER_GROUP + 1)
+        frames = groups * CODES_PER_GROUP + np.maximum(place - 1, 0)
+        times = self._times.load(row) if self._times is not None else ()
+        if len(times) != len(positions):  # not aligned: as far as the speech
+            return np.interp(frames, [0, frames[-1]], positions[[0, -1]]).astype(np.float32)
+        return np.interp(frames, times, positions).astype(np.float32)
 
     def instruction(self, row: ManifestRow, rng: np.random.Generator | None) -> str:
         """System message: the task, perhaps the voice, perhaps the pace."""
@@ -275,6 +306,12 @@ class TtsData:
             pace = _pace(row)
             style = PACES[0] if pace >= limits[1] else PACES[1] if pace <= limits[0] else ""
         return reading_instruction(INSTRUCTION, voice=speaker if named else None, style=style)
+
+
+def source_rows(config: TtsConfig, source: SourceConfig) -> list[ManifestRow]:
+    """Rows of one part of the mixture."""
+    rows = read_manifest(Path(config.folder) / source.manifest)
+    return [row for row in rows if source.source is None or source.source in row.source]
 
 
 def voice_name(row: ManifestRow) -> str:
@@ -303,8 +340,8 @@ def guided_tts_loss(
     """Mean cross-entropy as `tts_loss`, and the unweighted loss of the guided heads."""
     with AttentionProbe().watch(model.backbone, config.layers) as probe:
         loss, _ = tts_loss(model, batch, device)
-    bounds = batch.readings.to(device), batch.answers.to(device)
-    return loss, guided(probe, model.backbone, config, bounds)
+    places, readings = batch.places.to(device), batch.readings.to(device)
+    return loss, guided(probe, model.backbone, config, places, readings)
 
 
 def tts_loss(model: SpeechDecoder, batch: TtsBatch, device: torch.device) -> tuple[Tensor, int]:

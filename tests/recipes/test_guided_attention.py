@@ -10,9 +10,9 @@ from stepaudio.models.masks import plan_attention
 from stepaudio_recipes.guided_attention import (
     AttentionProbe,
     GuideConfig,
-    diagonal_weights,
     guide_loss,
     guided,
+    place_weights,
 )
 
 CONFIG = TextConfig(
@@ -28,9 +28,11 @@ CONFIG = TextConfig(
     eos_token_id=1,
     pad_token_id=0,
 )
-# Two rows: the reading is tokens 2 to 5, the answer 8 to 15; then one token later.
+# Two rows: the reading is tokens 2 to 5, and 3 to 6; tokens 8 to 15 speak it.
 READINGS = torch.tensor([[2, 6], [3, 7]])
-ANSWERS = torch.tensor([[8, 16], [9, 16]])
+PLACES = torch.full((2, 17), -1.0)
+PLACES[0, 8:16] = torch.linspace(2, 5, 8)
+PLACES[1, 8:16] = torch.linspace(3, 6, 8)
 SIZE = 17
 
 
@@ -65,25 +67,26 @@ def test_hooks_are_gone_behind_the_context(backbone):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
-def test_weights_lie_on_the_diagonal_of_reading_and_answer_only():
-    weights = diagonal_weights(READINGS, ANSWERS, SIZE, 0.1)
+def test_weights_lie_around_the_place_and_in_the_reading_only():
+    weights = place_weights(PLACES, READINGS, 1.0)
     assert weights.shape == (2, SIZE, SIZE)
     assert weights[0].nonzero()[:, 0].unique().tolist() == list(range(8, 16))
     assert weights[0].nonzero()[:, 1].unique().tolist() == [2, 3, 4, 5]
-    assert weights[0, 8, 2] == 1 == weights[0, 12, 4]
+    assert weights[0, 8, 2] == 1
     assert weights[0, 8].argmax() == 2
     assert weights[0, 15].argmax() == 5
+    assert weights[1, 15].argmax() == 6
 
 
-def test_the_loss_is_small_where_attention_follows_the_diagonal():
-    weights = diagonal_weights(READINGS, ANSWERS, SIZE, 0.1)
-    diagonal = torch.where(weights > 0, weights.clamp(min=1e-9).log() * 3, torch.tensor(-30.0))
+def test_the_loss_is_small_where_attention_is_at_its_place():
+    weights = place_weights(PLACES, READINGS, 0.5)
+    at_place = torch.where(weights > 0, weights.clamp(min=1e-9).log() * 3, torch.tensor(-30.0))
     nowhere = torch.zeros(2, SIZE, SIZE)
-    assert guide_loss(diagonal, weights) < 0.4 < 1 < guide_loss(nowhere, weights)
+    assert guide_loss(at_place, weights) < 0.4 < 1 < guide_loss(nowhere, weights)
 
 
 def test_the_future_counts_for_nothing():
-    weights = diagonal_weights(READINGS, ANSWERS, SIZE, 0.1)
+    weights = place_weights(PLACES, READINGS, 1.0)
     logits = torch.randn(2, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
     future = torch.ones(SIZE, SIZE).triu(1) * 100
     torch.testing.assert_close(guide_loss(logits + future, weights), guide_loss(logits, weights))
@@ -96,7 +99,7 @@ def test_a_few_updates_teach_the_heads(backbone):
     for _ in range(40):
         with AttentionProbe().watch(backbone, config.layers) as probe:
             run(backbone)
-        loss = guided(probe, backbone, config, (READINGS, ANSWERS))
+        loss = guided(probe, backbone, config, PLACES, READINGS)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
