@@ -20,6 +20,7 @@ from stepaudio.cli.chat import add_chat, run_chat
 from stepaudio.cli.console import UsageError, abandon_stdout, report
 from stepaudio.cli.listen import add_caption, add_translate, run_caption, run_translate
 from stepaudio.cli.speech import RESYNTH_EPILOG, add_resynth, run_resynth
+from stepaudio.cli.tts import TTS_EPILOG, add_tts, run_tts
 from stepaudio.errors import StepAudioError
 
 EXIT_FAILED = 1
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Argument parser of the command."""
     parser = _Parser(
         prog="stepaudio",
-        description="Speech recognition and conversation with audio-language models.",
+        description="Speech recognition, speech and conversation with audio-language models.",
     )
     parser.add_argument("--version", action="version", version=f"stepaudio {stepaudio.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -159,6 +160,15 @@ def _add_conversation(commands: argparse._SubParsersAction[_Parser]) -> None:
             description="Describe recordings that fit the model's context.",
         )
     )
+    add_tts(
+        commands.add_parser(
+            "tts",
+            help="read a text aloud",
+            description="Speak a text of any length, or every line of a file.",
+            epilog=TTS_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     add_resynth(
         commands.add_parser(
             "resynth",
@@ -189,9 +199,10 @@ def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
-    # argparse takes the paths behind an option for surplus arguments.
-    if args.command == "asr" and not any(word.startswith("-") and word != "-" for word in rest):
-        args.paths += rest
+    # argparse takes the paths or words behind an option for surplus arguments.
+    behind = {"asr": "paths", "tts": "text"}.get(args.command)
+    if behind and not any(word.startswith("-") and word != "-" for word in rest):
+        getattr(args, behind).extend(rest)
     elif rest:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     return args
@@ -221,6 +232,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "chat": run_chat,
     "translate": run_translate,
     "caption": run_caption,
+    "tts": run_tts,
     "resynth": run_resynth,
     "verify": _verify,
 }

@@ -87,18 +87,9 @@ class FolderOutput:
         Raises:
             OutputError: it cannot.
         """
-        self._folder = Path(folder)
+        self._folder = output_folder(folder)
         self._kind = kind
         self._names = [stem + SUFFIXES[kind] for stem in output_stems(files)]
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._folder):
-                pass
-        except FileExistsError as error:
-            raise OutputError(f"{folder}: is a file, not a folder for the output") from error
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"{folder}: cannot be written: {reason}") from error
 
     def begin(self) -> str:
         """See `Output`."""
@@ -113,6 +104,25 @@ class FolderOutput:
     def end(self) -> str:
         """See `Output`."""
         return ""
+
+
+def output_folder(folder: str) -> Path:
+    """Make a folder if needed and make sure that it can be written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except FileExistsError as error:
+        raise OutputError(f"{folder}: is a file, not a folder for the output") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"{folder}: cannot be written: {reason}") from error
+    return path
 
 
 def output_stems(files: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Progress over files of very different lengths, on standard error if that is a terminal."""
+"""Progress over inputs of very different lengths, on standard error if that is a terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,24 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A bar that advances with the bytes of the inputs, and so can tell when all will be done."""
+    """A bar that advances with the sizes of the inputs, and so can tell when all will be done."""
 
-    def __init__(self, files: Sequence[str]) -> None:
-        self._weights = [_size(file) for file in files]
+    def __init__(
+        self,
+        files: Sequence[str],
+        *,
+        sizes: Sequence[int] | None = None,
+        unit: str = "files",
+    ) -> None:
+        """Show the bar.
+
+        Args:
+            files: what is worked on.
+            sizes: how much work each of them is; None: the bytes of the files.
+            unit: what they are called.
+        """
+        self._weights = [_size(file) for file in files] if sizes is None else list(sizes)
+        self._unit = unit
         self._shares = [0.0] * len(files)
         self._num_done = 0
         self._bar = tqdm(
@@ -62,7 +76,7 @@ class Progress:
         self._bar.close()
 
     def _show(self) -> None:
-        text = f"{self._num_done}/{len(self._weights)} files"
+        text = f"{self._num_done}/{len(self._weights)} {self._unit}"
         self._bar.set_description_str(text, refresh=False)
 
 

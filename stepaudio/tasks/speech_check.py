@@ -143,7 +143,7 @@ def longest_loop(codes: Sequence[int], max_period: int) -> tuple[int, int]:
 def entropy(codes: Sequence[int]) -> float:
     """Entropy of the distribution of codes, in bits."""
     counts, total = Counter(codes).values(), len(codes)
-    return -sum(count / total * math.log2(count / total) for count in counts)
+    return sum(count / total * math.log2(total / count) for count in counts)
 
 
 def lowest_entropy(codes: Sequence[int], window: int) -> float | None:

@@ -106,9 +106,8 @@ class SpokenText:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One line for everything that a user should know."""
-        style = () if self.style.warning is None else (self.style.warning,)
-        return style + tuple(
+        """One line for every problem."""
+        return tuple(
             f'"{_shortened(sentence.text)}": {problem.detail} ({problem.kind})'
             for sentence in self.sentences
             for problem in sentence.problems

@@ -56,7 +56,7 @@ def read_style(instruction: str | None, known: Mapping[str, float] | None) -> Sp
     >>> read_style("Speak slow, cheerful.", {"slowly": 1.3}).warning
     'instruction: ignored cheerful; used slowly; known are slowly'
     """
-    names = None if known is None else tuple(known)
+    names = None if known is None else tuple(sorted(known))
     if instruction is None or not instruction.strip():
         return SpeechStyle(known=names)
     if known is None:

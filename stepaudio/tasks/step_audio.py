@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from stepaudio.tasks.speech_result import SpokenText
     from stepaudio.tasks.tts import Synthesizer
 
+_NO_ADAPTERS = AdapterSet()
+
 
 class StepAudio:
     """A checkpoint with its tokenizer, template and generator; it keeps no state of requests.
@@ -89,7 +91,7 @@ class StepAudio:
         *,
         name: str = "the model",
         variant: str | None = None,
-        adapters: AdapterSet = AdapterSet(),
+        adapters: AdapterSet = _NO_ADAPTERS,
         folder: Path | None = None,
         load_engine: Callable[[], Token2Wav] | None = None,
     ) -> None:
