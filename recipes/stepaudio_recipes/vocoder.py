@@ -27,6 +27,7 @@ from stepaudio.models.token2wav.vocoder_checkpoint import write_vocoder_config
 from stepaudio.text.manifest import read_manifest
 from stepaudio.training.data import SampleStore
 from stepaudio.training.spectral_losses import (
+    expected_error,
     f0_error_cents,
     multi_resolution_loss,
     pitch_loss,
@@ -66,8 +67,8 @@ class LossConfig:
     linear: float = 0.3
     logarithmic: float = 1.0
     mel: float = 1.0
-    pitch: float = 0.05
-    cents: float = 0.1
+    pitch: float = 0.2
+    cents: float = 0.2
     voicing: float = 0.1
 
 
@@ -120,7 +121,7 @@ Config = VocoderConfig
 def training_loss(
     vocoder: SourceFilterVocoder, batch: VoiceBatch, config: VocoderConfig, step: int
 ) -> StepResult:
-    """Resynthesise a batch and compare.
+    """Resynthesise a batch twice, with different noise, and compare.
 
     Args:
         vocoder: in training.
@@ -130,17 +131,20 @@ def training_loss(
     """
     weights, rows = config.losses, len(batch.wav)
     controls = vocoder.controls(batch.mel)
-    seeds = [config.seed + step * rows + row for row in range(rows)]
-    sound = vocoder(controls.filters, batch.f0, batch.voiced, seeds)
+    sounds = [
+        vocoder(controls.filters, batch.f0, batch.voiced, noise_seeds(config.seed, draw, rows))
+        for draw in (2 * step, 2 * step + 1)
+    ]
     linear, logarithmic = multi_resolution_loss(
-        sound,
+        sounds,
         batch.wav,
         weights.n_ffts,
         highest_hz_B=batch.highest_hz,
         sample_rate=vocoder.sample_rate,
         floor=weights.floor,
     )
-    mel = mel_distance(sound, batch.wav, config.mel)
+    mels = [config.mel(sound) for sound in sounds]
+    mel = expected_error(mels, config.mel(batch.wav)).mean()
     bins = vocoder.network.log_f0_bins(controls.f0)
     pitch = pitch_loss(controls.pitch_logits, bins, batch.f0, batch.voiced)
     cents = f0_error_cents(controls.f0, batch.f0, batch.voiced)
@@ -165,9 +169,9 @@ def training_loss(
     return StepResult(loss, metrics, batch.f0.numel())
 
 
-def mel_distance(sound: Tensor, target: Tensor, mel: VoiceMel) -> Tensor:
-    """Mean absolute difference of log-mels."""
-    return (mel(sound) - mel(target)).abs().mean()
+def noise_seeds(seed: int, draw: int, rows: int) -> list[int]:
+    """Seeds of a batch's noise, none of which another draw has."""
+    return [seed + draw * rows + row for row in range(rows)]
 
 
 def development_recordings(config: VocoderConfig) -> list[Tensor]:
@@ -190,14 +194,14 @@ def resynthesis_scores(
         mel = config.mel(wav)[None]
         sound = ready.synthesise(mel, [mel.shape[-1]], seeds=[config.seed])
         _, logarithmic = multi_resolution_loss(
-            sound,
+            [sound],
             wav[None],
             config.losses.n_ffts,
             highest_hz_B=torch.tensor([config.mel.highest_hz]),
             sample_rate=config.mel.sample_rate,
             floor=config.losses.floor,
         )
-        scores["dev/mel"] += float(mel_distance(sound, wav[None], config.mel)) / len(wavs)
+        scores["dev/mel"] += float((config.mel(sound) - mel).abs().mean()) / len(wavs)
         scores["dev/log"] += float(logarithmic) / len(wavs)
     return scores
 

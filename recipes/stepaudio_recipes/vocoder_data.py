@@ -48,14 +48,14 @@ class VoiceSource:
         weight: share of the stretches drawn.
         hours: sound used at most, of utterances chosen at random.
         source: keep only the rows whose source holds this; None: all rows.
-        highest_hz: nothing above is in these recordings; the losses end a little below.
+        highest_hz: nothing above is in these recordings, or is heard by the losses.
     """
 
     manifest: str
     weight: float
     hours: float = 100.0
     source: str | None = None
-    highest_hz: float = 8_000.0
+    highest_hz: float = 7_600.0
 
 
 @dataclass(frozen=True, kw_only=True)

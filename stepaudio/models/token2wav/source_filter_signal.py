@@ -25,7 +25,6 @@ from stepaudio.models.token2wav.source_filter_config import SourceFilterConfig
 _OVERSAMPLING = 8  # of the frequencies on which the phase is computed
 _LARGEST_LOG_MAGNITUDE = 6.0
 _SMALLEST_SINE = 1e-9
-_PULSE_BANDWIDTH = 0.98  # of half the sample rate
 
 
 @lru_cache(maxsize=8)
@@ -67,7 +66,7 @@ def interpolated(values_BT: Tensor, before_B1: Tensor, hop: int) -> Tensor:
 def pulse_train(f0_BS: Tensor, before_B1: Tensor, sample_rate: int) -> tuple[Tensor, Tensor]:
     """Sum the cosines of all harmonics below half the sample rate, with a power of one.
 
-    The highest harmonic fades with its distance from the limit, so that none begins or ends.
+    The highest harmonic fades as it comes near the limit, so that none begins or ends at once.
 
     Args:
         f0_BS: float64 fundamental frequency of every sample in Hz.
@@ -79,7 +78,7 @@ def pulse_train(f0_BS: Tensor, before_B1: Tensor, sample_rate: int) -> tuple[Ten
     """
     cycles = before_B1 + (f0_BS / sample_rate).cumsum(dim=-1)
     phase = (cycles - cycles.round()) * (2.0 * math.pi)
-    harmonics = sample_rate / 2 * _PULSE_BANDWIDTH / f0_BS
+    harmonics = sample_rate / 2 / f0_BS - 1.0
     whole = harmonics.floor()
     # Dirichlet's kernel; at a multiple of the period all cosines are one.
     half_sine = torch.sin(phase / 2)

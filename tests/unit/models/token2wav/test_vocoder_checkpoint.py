@@ -11,6 +11,8 @@ from stepaudio.errors import ConfigError
 from stepaudio.models.token2wav.hift import HiftVocoder
 from stepaudio.models.token2wav.hift_config import HiftConfig
 from stepaudio.models.token2wav.istft_vocoder import IstftVocoder, IstftVocoderConfig
+from stepaudio.models.token2wav.source_filter_config import SourceFilterConfig
+from stepaudio.models.token2wav.source_filter_vocoder import SourceFilterVocoder
 from stepaudio.models.token2wav.vocoder_checkpoint import (
     VocoderConfig,
     load_vocoder,
@@ -22,24 +24,45 @@ from tests.unit.models.token2wav.conftest import small_hift_config
 SMALL = IstftVocoderConfig(
     in_channels=6, sampling_rate=8000, hidden_size=8, num_layers=1, hop_length=16, n_fft=32
 )
+PULSES = SourceFilterConfig(
+    in_channels=6,
+    sampling_rate=8000,
+    highest_mel_hz=4000.0,
+    hidden_size=8,
+    num_layers=1,
+    hop_length=16,
+    n_fft=64,
+)
+MODELS = {
+    HiftConfig: HiftVocoder,
+    IstftVocoderConfig: IstftVocoder,
+    SourceFilterConfig: SourceFilterVocoder,
+}
 
 
-@pytest.mark.parametrize("config", [small_hift_config(), SMALL, HiftConfig()])
+@pytest.mark.parametrize("config", [small_hift_config(), SMALL, PULSES, HiftConfig()])
 def test_round_trip(config: VocoderConfig) -> None:
     assert read_vocoder_config(write_vocoder_config(config)) == config
 
 
-@pytest.mark.parametrize("values", [{}, {"kind": "wavenet"}, {"kind": "istft", "base_channels": 3}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"kind": "wavenet"},
+        {"kind": "istft", "base_channels": 3},
+        {"kind": "source_filter", "n_fft": 3},
+    ],
+)
 def test_unusable_values(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         read_vocoder_config(values)
 
 
-@pytest.mark.parametrize("config", [small_hift_config(), SMALL])
+@pytest.mark.parametrize("config", [small_hift_config(), SMALL, PULSES])
 @torch.inference_mode()
-def test_both_have_one_interface(tmp_path: Path, config: VocoderConfig) -> None:
-    is_hift = isinstance(config, HiftConfig)
-    model = HiftVocoder(config) if is_hift else IstftVocoder(config)
+def test_all_have_one_interface(tmp_path: Path, config: VocoderConfig) -> None:
+    model = MODELS[type(config)](config)
     path = tmp_path / "vocoder.safetensors"
     save_file(model.state_dict(), path)
     vocoder = load_vocoder(path, config)
