@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stepaudio.models.fused import FusedDecoder, FusedLayers, LayerPass, rms_normed
+from stepaudio.models.fused import FusedDecoder, FusedLayers, FusedNorm, LayerPass
 from stepaudio.models.kv_cache import SlotStep
 from stepaudio.models.mtp import BlockCache, MultiTokenPredictor
 from stepaudio.models.packed import PackedLinear
@@ -111,25 +111,25 @@ class FusedDrafter:
             rows: first rows of the embedding table that are looked up; None: all.
         """
         self._decoder = decoder
-        self._eps = decoder.config.rms_norm_eps
+        eps = decoder.config.rms_norm_eps
         num_blocks = predictor.config.num_blocks
         blocks = [predictor.block(index) for index in range(num_blocks)]
         windows = (predictor.window,) * num_blocks
         self._layers = FusedLayers(decoder.config, [block.layer for block in blocks], windows)
-        norms = [torch.cat([b.hidden_norm.weight, b.embed_norm.weight]) for b in blocks]
-        made = {
-            block: PackedLinear(block.proj.weight * norm)
-            for block, norm in zip(blocks, norms, strict=True)
-        }
+        made = {block: PackedLinear(block.proj.weight) for block in blocks}
         self._projections = [made[block] for block in blocks]
+        self._hidden_norms = [FusedNorm(block.hidden_norm.weight, eps) for block in blocks]
+        self._embed_weights = [block.embed_norm.weight.detach() for block in blocks]
         # Proposed tokens are few and looked up often, so that the whole table is normed once.
-        self._table = rms_normed(model.model.embed_tokens.weight[:rows].detach(), self._eps)
+        table = model.model.embed_tokens.weight[:rows].detach()
+        self._norm = FusedNorm(torch.ones_like(table[0]), eps)
+        self._table = self._norm(table).contiguous()
         ids = predictor.draft_ids
         self._head = None if ids is None else PackedLinear(model.lm_head.weight[ids])
 
     def inputs(self, embeds: Tensor) -> Tensor:
         """See `Drafter`."""
-        return rms_normed(embeds.flatten(0, -2), self._eps).view_as(embeds)
+        return self._norm(embeds.flatten(0, -2)).view_as(embeds)
 
     def token_inputs(self, ids: Tensor) -> Tensor:
         """See `Drafter`."""
@@ -140,8 +140,9 @@ class FusedDrafter:
         shared: LayerPass = self._layers.begin(step, batch, num_new)
 
         def run(index: int, hidden: Tensor, inputs: Tensor) -> Tensor:
-            normed = rms_normed(hidden.flatten(0, 1), self._eps)
-            joined = torch.cat([normed, inputs.flatten(0, 1)], dim=1)
+            normed = self._hidden_norms[index](hidden.flatten(0, 1))
+            ahead = inputs.flatten(0, 1) * self._embed_weights[index]
+            joined = torch.cat([normed, ahead], dim=1)
             out = self._layers.apply(index, self._projections[index](joined), shared)
             return out.view_as(hidden)
 

@@ -1,9 +1,10 @@
 """Inference copy of the decoder with few, large operations.
 
-At small widths a step on CPU is bound by the number of operations. The copy joins projections,
-folds norm weights and the attention scale into them and rotates queries and keys with one matrix
-product. It reads and writes the same slot cache as `Backbone`, in the same layout. It is derived
-from the public parameters and must be built anew when these change, for example after a LoRA merge.
+At small widths a step on CPU is bound by the number of operations. The copy joins projections and
+rotates queries and keys with one matrix product. The weights themselves stay as they are, so that
+`PackedLinear` may hold them in half precision. It reads and writes the same slot cache as
+`Backbone`, in the same layout. It is derived from the public parameters and must be built anew when
+these change, for example after a LoRA merge.
 
 Shape legend: B rows, T new tokens, H query heads, G key and value heads, K head width, D width,
 L keys, V vocabulary.
@@ -29,27 +30,47 @@ from stepaudio.models.packed import PackedLinear
 _FEW_TOKENS = 16
 
 
+class FusedNorm:
+    """RMS norm of [rows, D] in few operations."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self._weight = torch.cat([weight, weight]).detach()
+        self._eps = eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise.
+
+        The layer norm of [x, -x] has mean zero, so it is the RMS norm of x in one operation.
+        """
+        width = x.shape[1]
+        both = torch.cat([x, -x], dim=1)
+        return F.layer_norm(both, (2 * width,), self._weight, eps=self._eps)[:, :width]
+
+
 @dataclass(frozen=True)
 class _FusedLayer:
-    """Weights of one layer; norms and attention scale are folded in."""
+    """Weights of one layer."""
 
+    input_norm: FusedNorm
     qkv: PackedLinear
     out: PackedLinear
+    middle_norm: FusedNorm
     gate_up: PackedLinear
     down: PackedLinear
 
     @classmethod
-    def from_layer(cls, layer: DecoderLayer) -> _FusedLayer:
+    def from_layer(cls, layer: DecoderLayer, eps: float) -> _FusedLayer:
         attention, mlp = layer.self_attn, layer.mlp
-        scale = attention.head_width**-0.5
-        scaled = ((attention.q_proj, scale), (attention.k_proj, 1.0), (attention.v_proj, 1.0))
-        qkv = torch.cat([projection.weight * factor for projection, factor in scaled])
-        bias = torch.cat([projection.bias * factor for projection, factor in scaled])
-        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         return cls(
-            qkv=PackedLinear(qkv * layer.input_layernorm.weight, bias),
+            input_norm=FusedNorm(layer.input_layernorm.weight, eps),
+            qkv=PackedLinear(
+                torch.cat([projection.weight for projection in projections]),
+                torch.cat([projection.bias for projection in projections]),
+            ),
             out=PackedLinear(attention.o_proj.weight),
-            gate_up=PackedLinear(gate_up * layer.post_attention_layernorm.weight),
+            middle_norm=FusedNorm(layer.post_attention_layernorm.weight, eps),
+            gate_up=PackedLinear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])),
             down=PackedLinear(mlp.down_proj.weight),
         )
 
@@ -91,7 +112,7 @@ class FusedLayers:
         """
         self._config = config
         kept = [layer for layer in layers if isinstance(layer, DecoderLayer)]
-        made = {layer: _FusedLayer.from_layer(layer) for layer in kept}
+        made = {layer: _FusedLayer.from_layer(layer, config.rms_norm_eps) for layer in kept}
         self._layers = [made[layer] for layer in kept]
         self._windows = windows
         # x @ swap is the second term's operand of rotary embedding: [-second half, first half].
@@ -99,6 +120,8 @@ class FusedLayers:
         eye = torch.eye(config.head_width, device=weight.device, dtype=weight.dtype)
         half = config.head_width // 2
         self._eye = eye
+        self._nothing = eye.new_zeros(1)
+        self._scale = config.head_width**-0.5
         self._swap = torch.cat([-eye[half:], eye[:half]]).T.contiguous()
 
     def __call__(self, embeds: Tensor, step: SlotStep) -> Tensor:
@@ -125,7 +148,7 @@ class FusedLayers:
     def apply(self, index: int, x: Tensor, shared: LayerPass) -> Tensor:
         """Run one layer over the tokens [B * T, D] of a pass."""
         layer, config = self._layers[index], self._config
-        qkv = layer.qkv(rms_normed(x, config.rms_norm_eps))
+        qkv = layer.qkv(layer.input_norm(x))
         heads = qkv.view(len(x), -1, config.head_width)
         window = self._windows[index]
         # Several new tokens without a mask see each other causally, which a bias does not say.
@@ -136,7 +159,7 @@ class FusedLayers:
         else:
             attended = self._attend_many(heads, shared, index)
         x = layer.out.add_to(x, attended)
-        gate, up = layer.gate_up(rms_normed(x, config.rms_norm_eps)).chunk(2, dim=-1)
+        gate, up = layer.gate_up(layer.middle_norm(x)).chunk(2, dim=-1)
         return layer.down.add_to(x, F.silu(gate).mul_(up))
 
     def _bias(self, mask: Tensor | None) -> Tensor | None:
@@ -164,10 +187,13 @@ class FusedLayers:
         q = turned[:, :num_heads].view(batch, num_new, groups, -1, width)
         q = q.permute(0, 2, 3, 1, 4).reshape(batch * groups, -1, width)
         bias = shared.biases[self._windows[index]]
-        if bias is None:
-            scores = torch.bmm(q, k.transpose(1, 2))
-        else:
-            scores = torch.baddbmm(bias, q, k.transpose(1, 2))
+        scores = torch.baddbmm(
+            self._nothing if bias is None else bias,
+            q,
+            k.transpose(1, 2),
+            beta=0 if bias is None else 1,
+            alpha=self._scale,
+        )
         out = torch.bmm(scores.softmax(-1), v).view(batch, groups, -1, num_new, width)
         return out.permute(0, 3, 1, 2, 4).reshape(batch * num_new, num_heads * width)
 
@@ -181,13 +207,18 @@ class FusedLayers:
         k, v = shared.step.update(turned[:, num_heads:], new_values, index)
         mask = shared.step.plan.masks[self._windows[index]]
         out = F.scaled_dot_product_attention(
-            turned[:, :num_heads], k, v, mask, is_causal=mask is None, scale=1.0, enable_gqa=True
+            turned[:, :num_heads], k, v, mask, is_causal=mask is None, enable_gqa=True
         )
         return out.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 class FusedDecoder:
-    """Decoder layers and head, derived from a `Backbone`; see the module's text."""
+    """Decoder layers and head, derived from a `Backbone`; see the module's text.
+
+    Attributes:
+        config: the decoder's configuration.
+        normed: the final norm.
+    """
 
     @torch.no_grad()
     def __init__(self, backbone: Backbone, head: Tensor) -> None:
@@ -199,7 +230,7 @@ class FusedDecoder:
         """
         self.config = backbone.config
         self._layers = FusedLayers(self.config, backbone.layers, self.config.layer_windows)
-        self._norm = backbone.norm.weight.detach().clone()
+        self.normed = FusedNorm(backbone.norm.weight, self.config.rms_norm_eps)
         self._head = PackedLinear(head)
 
     def __call__(self, embeds: Tensor, step: SlotStep, last: Tensor | None = None) -> Tensor:
@@ -224,17 +255,3 @@ class FusedDecoder:
     def project(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D]."""
         return self._head(hidden.flatten(0, -2)).unflatten(0, hidden.shape[:-1])
-
-    def normed(self, x: Tensor) -> Tensor:
-        """The final norm of [rows, D]."""
-        return rms_normed(x, self.config.rms_norm_eps) * self._norm
-
-
-def rms_normed(x: Tensor, eps: float) -> Tensor:
-    """RMS norm of [rows, D] without weight.
-
-    The layer norm of [x, -x] has mean zero, so it is the RMS norm of x in one operation.
-    """
-    width = x.shape[1]
-    both = torch.cat([x, -x], dim=1)
-    return F.layer_norm(both, (2 * width,), eps=eps)[:, :width]
