@@ -16,7 +16,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 # Every extra and console script.
 $(VENV)/.setup: $(VENV)/.core
-	$(BIN)/python -m pip install -c constraints.txt -e ".[train,serve,webui,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[eval,train,serve,webui,dev]"
 	touch $@
 
 demo: $(VENV)/.core

@@ -1,4 +1,4 @@
-"""`stepaudio-eval asr MANIFEST... [--model M] [--against pocketsphinx] [--output report.json]`."""
+"""`stepaudio-eval asr MANIFEST...` and `stepaudio-eval speech MANIFEST`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,86 @@ def build_parser() -> argparse.ArgumentParser:
     asr.add_argument("--against", choices=["pocketsphinx"], help="a peer, in the same run")
     asr.add_argument("--output", type=Path, help="write a JSON report with every hypothesis")
     asr.add_argument("--show-errors", type=int, default=0, metavar="N", help="print N mistakes")
+    asr.set_defaults(run=_run_asr)
+    _add_speech(commands.add_parser("speech", help="intelligibility and speed of speech output"))
     return parser
+
+
+def _add_speech(speech: argparse.ArgumentParser) -> None:
+    speech.add_argument("manifest", type=Path, help="held-out sentences and their recordings")
+    speech.add_argument("--model", default="nano", help="nano, a folder or a hub id")
+    speech.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    speech.add_argument("--voice", help="of resynth and tts (default: the default voice)")
+    speech.add_argument("--limit", type=int, help="only the first so many rows")
+    speech.add_argument("--seed", type=int, default=0)
+    speech.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=["natural", "resynth", "tts"],
+        default=["natural", "resynth", "tts"],
+        help="recordings, recordings through audio tokens and back, sentences read aloud",
+    )
+    speech.add_argument(
+        "--recognizers",
+        nargs="+",
+        choices=["nano", "pocketsphinx"],
+        default=["pocketsphinx", "nano"],
+        help="who listens",
+    )
+    speech.add_argument("--figures", type=Path, help="folder for a picture of each of 3 sentences")
+    speech.add_argument("--audio", type=Path, help="folder that all speech is written to")
+    speech.add_argument("--output", type=Path, help="write a JSON report")
+    speech.set_defaults(run=_run_speech)
+
+
+def _run_speech(args: argparse.Namespace) -> None:
+    import dataclasses
+
+    from stepaudio.atomic import write_text_atomic
+    from stepaudio.audio.io import save_audio
+    from stepaudio.tasks.tts import Synthesizer
+    from stepaudio.text.manifest import read_manifest
+    from stepaudio_eval.asr import PocketsphinxRecognizer, Recognizer, StepAudioRecognizer
+    from stepaudio_eval.speech import save_figure, score_speech, speech_sets
+
+    rows = read_manifest(args.manifest)[: args.limit]
+    synthesizer = Synthesizer.from_pretrained(args.model, device=args.device)
+    recognizers: list[Recognizer] = [
+        PocketsphinxRecognizer() if name == "pocketsphinx" else StepAudioRecognizer(name)
+        for name in args.recognizers
+    ]
+    names = "".join(f"{'WER ' + recognizer.name:>18}" for recognizer in recognizers)
+    print(
+        f"{'kind':8} {'rows':>4} {'s':>6} {'RTF':>6} {'faulty':>6}{names}  mel dist  STOI  MOS  use"
+    )
+    sets, scores = [], []
+    for made in speech_sets(synthesizer, rows, args.kinds, voice=args.voice, seed=args.seed):
+        sets.append(made)
+        natural = sets[0] if sets[0].kind == "natural" else None
+        score = score_speech(made, rows, recognizers, synthesizer, natural)
+        scores.append(score)
+        rates = "".join(f"{100 * rate:18.1f}" for rate in score.wer.values())
+        optional = (score.mel_distance, score.stoi, score.mos, score.codebook_use)
+        shown = "  ".join("    -" if value is None else f"{value:5.2f}" for value in optional)
+        print(
+            f"{score.kind:8} {score.num_rows:4} {score.audio_s:6.1f} {score.rtf:6.3f} "
+            f"{score.problems:6}{rates}  {shown}",
+            flush=True,
+        )
+        if args.audio:
+            args.audio.mkdir(parents=True, exist_ok=True)
+            for index, wav in enumerate(made.wavs):
+                save_audio(args.audio / f"{index:03d}_{made.kind}.wav", wav, made.sample_rate)
+    if args.figures:
+        for index in range(min(3, len(rows))):
+            save_figure(args.figures / f"speech_{index}.png", sets, index, rows[index].text)
+    if args.output:
+        report = {
+            "version": __version__,
+            "machine": platform.machine(),
+            "scores": [dataclasses.asdict(score) for score in scores],
+        }
+        write_text_atomic(args.output, json.dumps(report, indent=1) + "\n")
 
 
 def _run_asr(args: argparse.Namespace) -> None:
@@ -82,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = build_parser().parse_args(argv)
     try:
-        _run_asr(args)
+        args.run(args)
     except StepAudioError as error:
         print(f"stepaudio-eval: {error}", file=sys.stderr)
         return 1

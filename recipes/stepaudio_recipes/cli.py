@@ -24,6 +24,7 @@ RECIPES = {
     "vocoder": "stepaudio_recipes.vocoder",
     "codec": "stepaudio_recipes.codec",
     "speech_pretrain": "stepaudio_recipes.speech_pretrain",
+    "assemble": "stepaudio_recipes.assemble",
 }
 
 
