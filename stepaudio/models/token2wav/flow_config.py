@@ -137,17 +137,22 @@ class SamplerConfig(_TypedSection):
         cfg_rate: weight of classifier-free guidance; 0: no second batch at all.
         schedule: where the steps lie: "cosine", 1 - cos(pi/2 k/n), or "linear".
         noise_seed: seed of the noise, unless a call names another one.
+        temperature: deviation of the noise that the steps begin with. A flow that is too small to
+            draw details well sounds smoother below 1.
     """
 
     num_steps: int = 10
     cfg_rate: float = 0.7
     schedule: TimeSchedule = "cosine"
     noise_seed: int = 0
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_steps < 1 or self.cfg_rate < 0 or self.noise_seed < 0:
-            raise ConfigError("num_steps must be positive; cfg_rate and noise_seed not negative")
+        if self.num_steps < 1 or min(self.cfg_rate, self.noise_seed, self.temperature) < 0:
+            raise ConfigError(
+                "num_steps must be positive; cfg_rate, noise_seed and temperature not negative"
+            )
         if self.schedule not in ("cosine", "linear"):
             raise ConfigError(f"schedule must be 'cosine' or 'linear', got {self.schedule!r}")
 

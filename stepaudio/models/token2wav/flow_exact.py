@@ -288,7 +288,8 @@ class ExactMelDecoder:
 
     def _noise(self, seeds: Sequence[int], starts: Sequence[int], like: Tensor) -> Tensor:
         shape = (like.shape[1], like.shape[2])
-        return positional_noise(seeds, starts, shape, like.device).to(like.dtype)
+        noise = positional_noise(seeds, starts, shape, like.device)
+        return (noise * self.flow.config.sampler.temperature).to(like.dtype)
 
     def _empty(self, num_tokens: int) -> tuple[EncoderPast, tuple[EstimatorPast, ...]]:
         """Zeros in place of so many tokens of one session."""

@@ -221,7 +221,8 @@ class ReferenceMelDecoder:
         )
 
     def _initial(self, seed: int, start: int, mu: Tensor) -> Tensor:
-        return self._noise([seed], [start], (mu.shape[1], mu.shape[2]), mu.device).to(mu.dtype)
+        noise = self._noise([seed], [start], (mu.shape[1], mu.shape[2]), mu.device)
+        return (noise * self.flow.config.sampler.temperature).to(mu.dtype)
 
     def _seed(self, seed: int | None) -> int:
         return self.flow.config.sampler.noise_seed if seed is None else seed

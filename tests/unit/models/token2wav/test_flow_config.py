@@ -133,6 +133,7 @@ def test_json_round_trip_writes_only_what_departs_from_the_public_behaviour() ->
         values | {"streaming": {"chunk_tokens": 0}},
         values | {"sampler": {"num_steps": 0}},
         values | {"sampler": {"schedule": "sigmoid"}},
+        values | {"sampler": {"temperature": -0.1}},
         values | {"sampler": 3},
         values | {"input_size": True},
         values | {"output_size": 7},

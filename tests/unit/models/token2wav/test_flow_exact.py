@@ -11,7 +11,9 @@ from torch import Tensor
 
 from stepaudio.errors import AudioTokenError
 from stepaudio.models.token2wav.flow import VoicePrompt
+from stepaudio.models.token2wav.flow_config import StreamingMode
 from stepaudio.models.token2wav.flow_exact import ExactMelDecoder, ExactVoice
+from stepaudio.models.token2wav.mel_decoder import mel_decoder
 from tests.unit.models.token2wav.flows import (
     BANDS,
     VOCAB,
@@ -211,6 +213,18 @@ def test_number_of_steps_and_schedule_matter() -> None:
         mels.append(decoder.generate(random_tokens(9), decoder.prepare(random_prompt(4))))
     assert error(mels[0], mels[1]) > 1e-3
     assert error(mels[1], mels[2]) > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["exact", "reference"])
+def test_temperature_scales_the_noise(mode: StreamingMode) -> None:
+    """Without noise, speech and prompt are the same for every seed."""
+    spread = {}
+    for temperature in (0.0, 0.5, 1.0):
+        decoder = mel_decoder(small_flow(temperature=temperature), mode)
+        voice = decoder.prepare(random_prompt(4))
+        mels = [decoder.generate(random_tokens(9), voice, seed=seed) for seed in (1, 2)]
+        spread[temperature] = error(*mels)
+    assert spread[0.0] == 0 < spread[0.5] < spread[1.0]
 
 
 def test_bad_input(usual: ExactMelDecoder, voices: list[ExactVoice]) -> None:
