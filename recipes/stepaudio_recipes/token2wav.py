@@ -43,6 +43,7 @@ _STAGE = "train"
 _FLOW, _SPEAKER, _CONFIG = "flow.safetensors", "speaker.safetensors", "flow.json"
 _EVALUATION_PROMPT_S = 3.0
 _TOKEN_NOISE_SALT = 4
+_FIRST_GATE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ def initialise(model: FlowAndSpeaker, mean_mel: Tensor) -> None:
         for block in estimator.blocks:
             bias = block.get_submodule("adaLN_modulation.1").get_parameter("bias")
             for gate in (2, 5, 8):  # third of each: shift, scale, gate
-                bias[gate * width : (gate + 1) * width] = 0.5
+                bias[gate * width : (gate + 1) * width] = _FIRST_GATE
 
 
 @dataclass(frozen=True)
