@@ -2,8 +2,7 @@
 
 A network at the rate of the mel tells the fundamental frequency, how voiced a frame is, and two
 filters for every subframe: one for a train of pulses, one for noise. Classical signal processing
-does the rest (after Engel et al., "DDSP", arXiv 2001.04643), so there is little to learn, and
-nothing that is learnt can sound metallic.
+does the rest (after Engel et al., "DDSP", arXiv 2001.04643), so there is little to learn.
 
 All convolutions look left only, but for a few frames at the input. The whole signal is a stream of
 one step. At inference the network is float64: the phase of the pulses is an integral over all
@@ -15,7 +14,6 @@ subframes, P points of a filter, C pitch bins, S samples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,38 +22,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stepaudio.models.token2wav.causal_block import CausalBlock
 from stepaudio.models.token2wav.loading import load_strict, read_tensors
 from stepaudio.models.token2wav.noise import positional_noise
 from stepaudio.models.token2wav.source_filter_config import SourceFilterConfig
+from stepaudio.models.token2wav.source_filter_network import (
+    NUM_EXCITATIONS,
+    Controls,
+    FrameNetwork,
+)
 from stepaudio.models.token2wav.source_filter_signal import filtered, interpolated, pulse_train
 from stepaudio.models.token2wav.vocoder import VocoderMode
 from stepaudio.models.token2wav.windows import stack_rows
-
-_EXCITATIONS = 2
-_MEL_SCALE = 0.2  # log-mel above silence to about one
-# A filter of a constant spectrum gives sound whose log-mel is this much higher.
-_MEL_OF_UNIT_NOISE = 0.64
-_INITIAL_NOISE = -1.5  # relative to the mel; the pulses begin a little below it
-_INITIAL_PULSES = -0.5
-_PITCH_SHARPNESS = 2.0  # keeps the tails of the distribution out of its mean
-
-
-@dataclass(frozen=True)
-class Controls:
-    """What the network tells about every mel frame.
-
-    Attributes:
-        pitch_logits: over the pitch bins, at the end of the frame's hop, [B, T, C].
-        f0: mean of their distribution in Hz, [B, T].
-        voicing: logit of being voiced, at the same moment, [B, T].
-        filters: float32 logarithmic magnitudes of both filters, [B, J, E, P].
-    """
-
-    pitch_logits: Tensor
-    f0: Tensor
-    voicing: Tensor
-    filters: Tensor
 
 
 @dataclass(frozen=True)
@@ -81,83 +58,6 @@ class SourceFilterState:
     excitation: Tensor
     ringing: Tensor
     seed: int | None
-
-
-class FrameNetwork(nn.Module):
-    """Mel frames to controls."""
-
-    def __init__(self, config: SourceFilterConfig) -> None:
-        super().__init__()
-        self.config = config
-        width = config.hidden_size
-        self.embed = nn.Conv1d(config.in_channels, width, config.kernel_size)
-        self.norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(
-            CausalBlock(
-                width, config.intermediate_size, config.kernel_size, 1.0 / config.num_layers
-            )
-            for _ in range(config.num_layers)
-        )
-        self.final_norm = nn.LayerNorm(width)
-        self.source_head = nn.Linear(width, config.pitch_bins + 1)
-        self.filter_head = nn.Linear(width, config.subframes * _EXCITATIONS * config.filter_points)
-        if not self.filter_head.weight.is_meta:
-            self._init_filters()
-
-    def _init_filters(self) -> None:
-        levels = torch.tensor([_INITIAL_PULSES, _INITIAL_NOISE]) - _MEL_OF_UNIT_NOISE
-        with torch.no_grad():
-            self.filter_head.weight.mul_(0.1)
-            self.filter_head.bias.view(-1, _EXCITATIONS, self.config.filter_points).copy_(
-                levels[:, None].expand(self.config.subframes, -1, self.config.filter_points)
-            )
-
-    def above_silence(self, mel: Tensor) -> Tensor:
-        """Scale log-mel so that silence is zero, in the type of the weights."""
-        return (mel.to(self.embed.weight.dtype) - self.config.silence) * _MEL_SCALE
-
-    def forward(
-        self, extended_BMT: Tensor, tails: Sequence[Tensor]
-    ) -> tuple[Controls, list[Tensor]]:
-        """Tell the controls of the frames behind the tails.
-
-        Args:
-            extended_BMT: from `above_silence`, ``kernel_size - 1`` frames more than are told.
-            tails: previous inputs of every block, [B, D, kernel_size - 1].
-
-        Returns:
-            The controls, and each block's inputs with its tail.
-        """
-        config = self.config
-        x = self.norm(self.embed(extended_BMT).transpose(1, 2)).transpose(1, 2)
-        inputs = []
-        for block, tail in zip(self.blocks, tails, strict=True):
-            x, extended = block(x, tail)
-            inputs.append(extended)
-        x_BTD = self.final_norm(x.transpose(1, 2))
-        source = self.source_head(x_BTD)
-        pitch_logits, voicing = source[..., :-1], source[..., -1]
-        # The network corrects a copy of the mel, whose highest band goes on above it.
-        first = config.kernel_size - 1 - config.lookahead
-        mel_BTM = extended_BMT[..., first : first + x_BTD.shape[1]].transpose(1, 2)
-        bands = torch.arange(-1, config.filter_points - 1, device=x.device)
-        prior = mel_BTM[..., bands.clamp(0, config.in_channels - 1)] / _MEL_SCALE + config.silence
-        shape = (config.subframes, _EXCITATIONS, config.filter_points)
-        filters = self.filter_head(x_BTD).unflatten(-1, shape) + prior[:, :, None, None]
-        controls = Controls(
-            pitch_logits, self._f0(pitch_logits), voicing, filters.flatten(1, 2).float()
-        )
-        return controls, inputs
-
-    def log_f0_bins(self, like: Tensor) -> Tensor:
-        """Natural logarithms of the bins' frequencies, [C]."""
-        low, high = math.log(self.config.lowest_f0), math.log(self.config.highest_f0)
-        steps = torch.arange(self.config.pitch_bins, dtype=like.dtype, device=like.device)
-        return low + (high - low) / (self.config.pitch_bins - 1) * steps
-
-    def _f0(self, logits_BTC: Tensor) -> Tensor:
-        weights = (logits_BTC * _PITCH_SHARPNESS).softmax(dim=-1)
-        return (weights @ self.log_f0_bins(logits_BTC)).exp()
 
 
 class SourceFilterVocoder(nn.Module):
@@ -281,7 +181,7 @@ class SourceFilterVocoder(nn.Module):
         """
         if min(mel_lens) < 1:
             raise ValueError(f"every row needs a mel frame, got lengths {list(mel_lens)}")
-        states = [self._initial(seed) for seed in seeds or [None] * len(mel_lens)]
+        states = [self._initial(None if seeds is None else seeds[i]) for i in range(len(mel_lens))]
         rows = [row[:, :length] for row, length in zip(mel, mel_lens, strict=True)]
         wavs, _ = self.step(rows, states, [True] * len(rows))
         wav = stack_rows([wav[None] for wav in wavs])[:, 0]
@@ -308,15 +208,7 @@ class SourceFilterVocoder(nn.Module):
         """Advance sessions by their next mel frames; see `Vocoder`."""
         kernel = self.config.kernel_size
         extended = [
-            torch.cat(
-                [
-                    state.mel,
-                    F.pad(
-                        self.network.above_silence(mel), (0, self.config.lookahead if ends else 0)
-                    ),
-                ],
-                dim=-1,
-            )
+            self._heard(state.mel, mel, ends)
             for state, mel, ends in zip(states, mels, last, strict=True)
         ]
         counts = [max(0, rows.shape[-1] - kernel + 1) for rows in extended]
@@ -332,6 +224,10 @@ class SourceFilterVocoder(nn.Module):
             for i, wav, state in zip(group, sounds, advanced, strict=True):
                 wavs[i], new_states[i] = wav, state
         return wavs, new_states
+
+    def _heard(self, before: Tensor, mel: Tensor, ends: bool) -> Tensor:
+        new = self.network.above_silence(mel)
+        return torch.cat([before, F.pad(new, (0, self.config.lookahead if ends else 0))], dim=-1)
 
     def _advance(
         self, states: Sequence[SourceFilterState], count: int, ends: bool
@@ -379,16 +275,14 @@ class SourceFilterVocoder(nn.Module):
     def _initial(self, seed: int | None) -> SourceFilterState:
         config, weight = self.config, self.network.embed.weight
         step = config.subframe_length
-        sound = {"dtype": torch.float32, "device": weight.device}
-        exact = {"dtype": torch.float64, "device": weight.device}
         return SourceFilterState(
             mel=weight.new_zeros(config.in_channels, config.kernel_size - 1 - config.lookahead),
             layers=tuple(tail[0] for tail in self._silence(1)),
             num_frames=0,
-            source=torch.zeros(2, **exact),
-            cycles=torch.zeros(1, **exact),
-            excitation=torch.zeros(_EXCITATIONS, step, **sound),
-            ringing=torch.zeros(config.n_fft - step, **sound),
+            source=weight.new_zeros(2, dtype=torch.float64),
+            cycles=weight.new_zeros(1, dtype=torch.float64),
+            excitation=weight.new_zeros(NUM_EXCITATIONS, step, dtype=torch.float32),
+            ringing=weight.new_zeros(config.n_fft - step, dtype=torch.float32),
             seed=seed,
         )
 
