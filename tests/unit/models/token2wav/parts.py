@@ -16,6 +16,8 @@ from stepaudio.models.token2wav.hift import HiftVocoder
 from stepaudio.models.token2wav.hift_config import HiftConfig, IstftConfig
 from stepaudio.models.token2wav.istft_vocoder import IstftVocoder, IstftVocoderConfig
 from stepaudio.models.token2wav.s3_tokenizer import S3Config, S3Tokenizer
+from stepaudio.models.token2wav.source_filter_config import SourceFilterConfig
+from stepaudio.models.token2wav.source_filter_vocoder import SourceFilterVocoder
 from stepaudio.models.token2wav.speaker import SpeakerConfig, SpeakerNetwork
 from tests.unit.models.token2wav.conftest import audible, small_hift_config
 from tests.unit.models.token2wav.exports import export_speaker, export_tokenizer
@@ -26,7 +28,7 @@ RATE = 8000
 HOP = 160
 SAMPLES_PER_TOKEN = 2 * HOP
 
-Kind = Literal["hift", "istft"]
+Kind = Literal["hift", "istft", "source_filter"]
 
 
 def random_flow(config: FlowConfig) -> Flow:
@@ -38,8 +40,20 @@ def random_flow(config: FlowConfig) -> Flow:
     return flow.eval()
 
 
-def random_vocoder(kind: Kind) -> HiftVocoder | IstftVocoder:
+def random_vocoder(kind: Kind) -> HiftVocoder | IstftVocoder | SourceFilterVocoder:
     torch.manual_seed(6)
+    if kind == "source_filter":
+        return SourceFilterVocoder(
+            SourceFilterConfig(
+                in_channels=BANDS,
+                sampling_rate=RATE,
+                highest_mel_hz=RATE / 2,
+                hidden_size=8,
+                num_layers=2,
+                hop_length=HOP,
+                n_fft=4 * HOP,
+            )
+        )
     if kind == "istft":
         config = IstftVocoderConfig(
             in_channels=BANDS,

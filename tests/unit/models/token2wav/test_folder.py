@@ -52,7 +52,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- ours --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["hift", "istft"])
+@pytest.mark.parametrize("kind", ["hift", "istft", "source_filter"])
 @pytest.mark.parametrize("mode", ["exact", "reference"])
 def test_what_is_saved_is_loaded(tmp_path: Path, kind: Kind, mode: str) -> None:
     parts = small_parts(kind, streaming={"mode": mode}, num_steps=1, cfg_rate=0.0)
@@ -62,6 +62,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, kind: Kind, mode: str) -> None:
     assert not loaded.flow.training
     for name, tensor in parts.flow.state_dict().items():
         assert torch.equal(loaded.flow.state_dict()[name], tensor), name
+    assert loaded.vocoder.config == parts.vocoder.config
     wav = torch.randn(16_000)
     assert torch.equal(loaded.encoders.tokenizer.tokenize(wav), parts.tokenizer.tokenize(wav))
     assert torch.equal(loaded.encoders.speaker.embed(wav), parts.speaker.embed(wav))
