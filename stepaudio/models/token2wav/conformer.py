@@ -21,20 +21,21 @@ from torch.nn import functional as F
 from stepaudio.models.token2wav.context import KeyValues, View, attend
 from stepaudio.models.token2wav.flow_config import FlowEncoderConfig
 
+LOOKAHEAD_SLOPE = 0.01
 _BLOCK_EPS = 1e-12
 _LOOKAHEAD_KERNEL = 3  # of the second convolution
-_LOOKAHEAD_SLOPE = 0.01
 
 
-def distance_table(view: View, width: int, like: Tensor) -> Tensor:
-    """Sines and cosines, interleaved, of all distances of a view: [R, width].
+def distance_table(nearest: int, farthest: int, width: int, like: Tensor) -> Tensor:
+    """Sines and cosines, interleaved, of a range of distances: [R, width].
 
     Args:
-        view: gives the range of distances; row 0 is the smallest.
+        nearest: smallest distance, that of row 0.
+        farthest: largest distance.
         width: even.
         like: tensor whose device and type the table gets.
     """
-    distances = torch.arange(view.nearest, view.farthest + 1, device=like.device).float()
+    distances = torch.arange(nearest, farthest + 1, device=like.device).float()
     exponents = torch.arange(0, width, 2, device=like.device).float()
     angles = distances[:, None] * torch.exp(exponents * (-math.log(10_000.0) / width))
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2).to(like.dtype)
@@ -70,7 +71,7 @@ class RelPositionAttention(nn.Module):
             x_BTD: input.
             past: earlier keys and values, [B, H, *, K] each, in the order of `view`.
             view: what is visible, and how far away.
-            table_RD: `distance_table` of the view.
+            table_RD: `distance_table` of the view's range.
 
         Returns:
             Output [B, T, D]; keys and values of this call, [B, H, T, K].
@@ -159,7 +160,7 @@ class PreLookahead(nn.Module):
         Returns:
             Output [B, T, D]; what came out of the first convolution behind `tail`, [B, D, 2 + T].
         """
-        extended = torch.cat([tail, F.leaky_relu(self.conv1(x_BTD.mT), _LOOKAHEAD_SLOPE)], dim=-1)
+        extended = torch.cat([tail, F.leaky_relu(self.conv1(x_BTD.mT), LOOKAHEAD_SLOPE)], dim=-1)
         out = self.conv2(extended).mT
         return out + x_BTD[:, : out.shape[1]], extended
 
@@ -207,7 +208,7 @@ class EncoderTrace:
 
 
 class UpsampleConformer(nn.Module):
-    """Embedded tokens to frames of the encoder's width."""
+    """Embedded tokens to frames of the encoder's width; inference: `conformer_fused`."""
 
     def __init__(self, config: FlowEncoderConfig) -> None:
         super().__init__()
@@ -256,7 +257,7 @@ class UpsampleConformer(nn.Module):
     def _layers(
         self, layers: nn.ModuleList, x_BTD: Tensor, past: Sequence[KeyValues], view: View
     ) -> tuple[Tensor, KeyValues]:
-        table = distance_table(view, x_BTD.shape[-1], x_BTD)
+        table = distance_table(view.nearest, view.farthest, x_BTD.shape[-1], x_BTD)
         keys, values = [], []
         for index, layer in enumerate(layers):
             earlier = [(part.keys[index], part.values[index]) for part in past]

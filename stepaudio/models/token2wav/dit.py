@@ -21,15 +21,15 @@ from stepaudio.models.token2wav.context import KeyValues, attend
 from stepaudio.models.token2wav.flow_config import FlowEstimatorConfig
 
 CONV_TAIL = 2  # frames that a causal convolution of kernel 3 looks back
+NORM_EPS = 1e-6
 _TIME_SCALE = 1000.0
-_NORM_EPS = 1e-6
 
 
 def _modulate(x_BTD: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
     size = x_BTD.shape[-1:]
     if len(scale_BD) == 1:  # one time for all rows: one operation instead of three
-        return F.layer_norm(x_BTD, size, 1 + scale_BD[0], shift_BD[0], eps=_NORM_EPS)
-    normed = F.layer_norm(x_BTD, size, eps=_NORM_EPS)
+        return F.layer_norm(x_BTD, size, 1 + scale_BD[0], shift_BD[0], eps=NORM_EPS)
+    normed = F.layer_norm(x_BTD, size, eps=NORM_EPS)
     return normed * (1 + scale_BD[:, None]) + shift_BD[:, None]
 
 
@@ -236,7 +236,7 @@ class EstimatorTrace:
 
 
 class DiT(nn.Module):
-    """Velocity of the noisy mel at a time."""
+    """Velocity of the noisy mel at a time; `dit_fused` computes the same for inference."""
 
     def __init__(self, config: FlowEstimatorConfig) -> None:
         super().__init__()

@@ -8,8 +8,7 @@ grow with the stream. Offline decoding is the same code with many chunks in a ca
 
 Sessions at different positions, in different voices, are decoded in one batch.
 
-Shape legend: N sessions, G rows of the estimator for each of them (two with guidance), C mel
-bands, L layers, H heads, S positions, K head width.
+Shape legend: N sessions, C mel bands.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stepaudio.errors import AudioTokenError
-from stepaudio.models.token2wav.chunks import ChunkSchedule, Spans, context_view, prompt_view
-from stepaudio.models.token2wav.conformer import EncoderPast
-from stepaudio.models.token2wav.context import KeyValues, View, additive_mask
-from stepaudio.models.token2wav.dit import Condition, EstimatorPast
+from stepaudio.models.token2wav.chunks import ChunkSchedule, Spans, context_view
+from stepaudio.models.token2wav.conformer_fused import Distances, FusedEncoderPast
+from stepaudio.models.token2wav.context import View, additive_mask, full_view
+from stepaudio.models.token2wav.dit_fused import FusedPast
 from stepaudio.models.token2wav.flow import Flow, VoicePrompt
 from stepaudio.models.token2wav.flow_batch import (
     Row,
@@ -34,6 +33,7 @@ from stepaudio.models.token2wav.flow_batch import (
     stack_encoder,
     stack_estimator,
 )
+from stepaudio.models.token2wav.flow_fused import FusedFlow
 from stepaudio.models.token2wav.noise import positional_noise
 
 # Different noise for prompt and speech, and for other users of the same seed.
@@ -50,12 +50,14 @@ class ExactVoice:
         speaker: condition of the estimator, [C].
         encoder: tails, keys and values behind the prompt.
         estimator: the same at every Euler step.
+        distances: what the encoder makes of all distances in this voice.
     """
 
     num_tokens: int
     speaker: Tensor
-    encoder: EncoderPast
-    estimator: tuple[EstimatorPast, ...]
+    encoder: FusedEncoderPast
+    estimator: tuple[FusedPast, ...]
+    distances: tuple[Distances, Distances]
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class ExactState:
     seed: int
     num_tokens: int
     pending: Tensor
-    encoder: EncoderPast
-    estimator: tuple[EstimatorPast, ...]
+    encoder: FusedEncoderPast
+    estimator: tuple[FusedPast, ...]
     finished: bool = False
 
 
@@ -88,12 +90,22 @@ class _Work:
     state: ExactState
     count: int
 
+    @property
+    def left(self) -> int:
+        """Tokens of its own left context, which grows up to what the schedule says."""
+        return self.state.encoder.tokens[0].shape[2]
+
 
 class ExactMelDecoder:
-    """Audio tokens to mel in "exact" mode."""
+    """Audio tokens to mel in "exact" mode.
+
+    Args:
+        flow: its weights are copied in part, so that later changes need another decoder.
+    """
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
+        self._fused = FusedFlow(flow)
         streaming = flow.config.streaming
         self._schedule = ChunkSchedule(
             streaming.first_chunk_tokens, streaming.chunk_tokens, streaming.left_context_tokens
@@ -107,38 +119,38 @@ class ExactMelDecoder:
             AudioTokenError: a token of the prompt is outside of the codebook.
             ValueError: the prompt does not fit the configuration.
         """
-        flow = self.flow
+        flow, fused = self.flow, self._fused
         prompt = flow.check_prompt(prompt)
         speaker = flow.speaker(prompt.speaker[None])
-        size = len(prompt.tokens)
+        size, schedule = len(prompt.tokens), self._schedule
+        longest = max(schedule.first, schedule.later)
+        distances = fused.encoder.distances(
+            1 - max(size, longest), size + schedule.left + longest - 1
+        )
         if size == 0:
-            return ExactVoice(0, speaker[0], *self._empty(0))
+            return ExactVoice(0, speaker[0], *self._empty(), distances)
         factor = flow.config.frames_per_token
         lens = torch.tensor([size], device=flow.device)
-        view, frame_view = prompt_view(lens, size), prompt_view(lens * factor, size * factor)
+        views = full_view(size, 0, flow.device), full_view(size * factor, 0, flow.device)
         padded = F.pad(prompt.tokens, (0, flow.config.lookahead_tokens))[None]
-        past = flow.encoder.empty_past(1)
-        mu, trace = flow.encode(padded, lens, past, (view, frame_view))
-        encoder = EncoderPast(
-            trace.lookahead[..., -past.lookahead.shape[-1] :].clone(),
-            trace.upsample[..., -past.upsample.shape[-1] :].clone(),
-            (trace.tokens,),
-            (trace.frames,),
-        )
-        condition = Condition(mu, speaker, prompt.mel[None])
+        past = fused.encoder.empty_past()
+        mu, trace = fused.encode(padded, lens, past, views, distances)
+        # The prompt is a session of its own that remembers all of it.
+        row = Row(0, 1, size, size)
+        no_encoder, no_estimator = self._empty()
+        encoder = encoder_behind(row, no_encoder, trace, factor)
+        given = fused.estimator.given(mu, speaker, prompt.mel.mT[None])
         x = self._noise([flow.config.sampler.noise_seed + _PROMPT_NOISE], [0], mu)
-        start, estimator = flow.empty_estimator_past(1), []
-        mask = additive_mask(frame_view.visible, x)
-        for length, time in flow.steps():
-            velocity, left = flow.guided_velocity(x, condition, time, start, mask)
-            x = x + length * velocity
-            tails = left.conv[..., -start.tails.shape[-1] :].clone()
-            estimator.append(EstimatorPast(tails, (left.new,)))
-        return ExactVoice(size, speaker[0], encoder, tuple(estimator))
+        estimator = []
+        for step, length in enumerate(fused.lengths):
+            velocity, left = fused.estimator(x, given, step, fused.estimator.empty_past(), None)
+            x = torch.add(x, velocity, alpha=length)
+            estimator.append(estimator_behind(row.scaled(factor), no_estimator[step], left))
+        return ExactVoice(size, speaker[0], encoder, tuple(estimator), distances)
 
     def init_state(self, voice: ExactVoice, *, seed: int | None = None) -> ExactState:
         """State of a stream before its first token; `seed` None: the one of the configuration."""
-        left_encoder, left_estimator = self._empty(self._schedule.left)
+        left_encoder, left_estimator = self._empty()
         pairs = zip(voice.estimator, left_estimator, strict=True)
         return ExactState(
             voice,
@@ -221,35 +233,37 @@ class ExactMelDecoder:
 
     def _decode(self, work: Sequence[_Work]) -> list[tuple[Tensor, ExactState]]:
         """Decode a batch of sessions, each at its own position."""
-        flow, states = self.flow, [item.state for item in work]
-        factor = flow.config.frames_per_token
-        rows = [Row(n, len(work), item.count) for n, item in enumerate(work)]
+        fused, states = self._fused, [item.state for item in work]
+        factor = self.flow.config.frames_per_token
+        rows = [Row(n, len(work), item.count, self._schedule.left) for n, item in enumerate(work)]
         frame_rows = [row.scaled(factor) for row in rows]
         views = self._views(work)
-        past = stack_encoder([s.encoder for s in states], [s.voice.encoder for s in states])
-        mu, trace = flow.encode(*self._windows(work), past, views)
+        voices = [state.voice for state in states]
+        distances = max(voices, key=lambda voice: voice.num_tokens).distances
+        past = stack_encoder([s.encoder for s in states], [voice.encoder for voice in voices])
+        mu, trace = fused.encode(*self._windows(work), past, views, distances)
         encoders = [
             encoder_behind(row, state.encoder, trace, factor)
             for row, state in zip(rows, states, strict=True)
         ]
-        speaker = torch.stack([state.voice.speaker for state in states])
-        condition = Condition(mu, speaker, torch.zeros_like(mu))
+        speaker = torch.stack([voice.speaker for voice in voices])
+        given = fused.estimator.given(mu, speaker, None)
         seeds = [state.seed + _SPEECH_NOISE for state in states]
         x = self._noise(seeds, [state.num_tokens * factor for state in states], mu)
-        mask = additive_mask(views[1].visible, x)
-        memories: list[list[EstimatorPast]] = [[] for _ in work]
-        for k, (length, time) in enumerate(flow.steps()):
+        mask = self._mask(views[1], x)
+        memories: list[list[FusedPast]] = [[] for _ in work]
+        for step, length in enumerate(fused.lengths):
             memory = stack_estimator(
-                [state.estimator[k] for state in states],
-                [state.voice.estimator[k] for state in states],
+                [state.estimator[step] for state in states],
+                [voice.estimator[step] for voice in voices],
             )
-            velocity, made = flow.guided_velocity(x, condition, time, memory, mask)
-            x = x + length * velocity
+            velocity, made = fused.estimator(x, given, step, memory, mask)
+            x = torch.add(x, velocity, alpha=length)
             for row, state, kept in zip(frame_rows, states, memories, strict=True):
-                kept.append(estimator_behind(row, state.estimator[k], made))
+                kept.append(estimator_behind(row, state.estimator[step], made))
         return [
             (
-                x[n, :, : frame_rows[n].count].clone(),
+                x[n, : frame_rows[n].count].T.contiguous(),
                 replace(
                     item.state,
                     num_tokens=item.state.num_tokens + item.count,
@@ -273,46 +287,57 @@ class ExactMelDecoder:
         """What tokens and frames of every session see."""
         device, factor = self.flow.device, self.flow.config.frames_per_token
         prompts = [item.state.voice.num_tokens for item in work]
-        counts = [item.count for item in work]
+        lefts, counts = [item.left for item in work], [item.count for item in work]
+        if self._see_everything(work, prompts, lefts):
+            size, past = counts[0], prompts[0] + lefts[0]
+            return full_view(size, past, device), full_view(size * factor, past * factor, device)
         spans = Spans(
             torch.tensor(prompts, device=device),
             torch.tensor([item.state.num_tokens for item in work], device=device),
             torch.tensor(counts, device=device),
         )
-        sizes = max(prompts), self._schedule.left, max(counts)
+        sizes = max(prompts), max(lefts), max(counts)
         frame_sizes = sizes[0] * factor, sizes[1] * factor, sizes[2] * factor
         return (
             context_view(self._schedule, spans, *sizes),
             context_view(self._schedule.scaled(factor), spans.scaled(factor), *frame_sizes),
         )
 
+    def _see_everything(
+        self, work: Sequence[_Work], prompts: Sequence[int], lefts: Sequence[int]
+    ) -> bool:
+        """Whether every session is within one chunk, and none needs padding."""
+        counts = [item.count for item in work]
+        same = all(min(sizes) == max(sizes) for sizes in (prompts, lefts, counts))
+        starts = [item.state.num_tokens for item in work]
+        first, later = self._schedule.first, self._schedule.later
+        return same and all(counts[0] <= (later if start else first) for start in starts)
+
+    def _mask(self, view: View, like: Tensor) -> Tensor | None:
+        """Additive mask of the estimator's rows."""
+        mask = additive_mask(view.visible, like)
+        rows = self._fused.estimator.rows_per_session
+        return mask if mask is None or len(mask) == 1 else mask.repeat(rows, 1, 1, 1)
+
     def _noise(self, seeds: Sequence[int], starts: Sequence[int], like: Tensor) -> Tensor:
-        shape = (like.shape[1], like.shape[2])
+        shape = (like.shape[2], like.shape[1])
         noise = positional_noise(seeds, starts, shape, like.device)
-        return (noise * self.flow.config.sampler.temperature).to(like.dtype)
+        return (noise * self.flow.config.sampler.temperature).to(like.dtype).mT.contiguous()
 
-    def _empty(self, num_tokens: int) -> tuple[EncoderPast, tuple[EstimatorPast, ...]]:
-        """Zeros in place of so many tokens of one session."""
-        flow, factor = self.flow, self.flow.config.frames_per_token
-        encoder, estimator = flow.config.encoder, flow.config.estimator
+    def _empty(self) -> tuple[FusedEncoderPast, tuple[FusedPast, ...]]:
+        """Memory of one session that remembers nothing."""
+        fused, encoder = self._fused, self.flow.config.encoder
+        estimator, weight = self.flow.config.estimator, self.flow.encoder_proj.weight
         width = encoder.output_size // encoder.attention_heads
-
-        def zeros(layers: int, rows: int, heads: int, size: int, width: int) -> KeyValues:
-            zero = flow.encoder_proj.weight.new_zeros(layers, rows, heads, size, width)
-            return KeyValues(zero, zero)
-
-        parts = [
-            (zeros(layers, 1, encoder.attention_heads, size, width),)
-            for layers, size in (
-                (encoder.num_blocks, num_tokens),
-                (encoder.num_up_blocks, num_tokens * factor),
-            )
-        ]
-        past = flow.empty_estimator_past(1)
-        depth, heads = estimator.depth, estimator.num_heads
-        kept = zeros(depth, flow.guidance_rows, heads, num_tokens * factor, estimator.head_dim)
-        tails = flow.encoder.empty_past(1)
+        tokens, frames = (
+            weight.new_zeros(layers, 1, 0, 2 * encoder.attention_heads, width)
+            for layers in (encoder.num_blocks, encoder.num_up_blocks)
+        )
+        rows = fused.estimator.rows_per_session
+        kept = weight.new_zeros(
+            estimator.depth, rows, 0, 2 * estimator.num_heads, estimator.head_dim
+        )
         return (
-            EncoderPast(tails.lookahead, tails.upsample, parts[0], parts[1]),
-            (EstimatorPast(past.tails, (kept,)),) * flow.config.sampler.num_steps,
+            replace(fused.encoder.empty_past(), tokens=(tokens,), frames=(frames,)),
+            (replace(fused.estimator.empty_past(), parts=(kept,)),) * len(fused.lengths),
         )

@@ -146,6 +146,17 @@ def test_state_does_not_grow(usual: ExactMelDecoder, voices: list[ExactVoice]) -
     assert sizes[-1] <= num_bytes(alone) * 1.1
 
 
+def test_left_context_grows_up_to_its_limit(
+    usual: ExactMelDecoder, voices: list[ExactVoice]
+) -> None:
+    state, sizes = usual.init_state(voices[1]), []
+    for count in (5, 5, 5, 5):
+        sizes.append([part.shape[2] for part in (*state.encoder.tokens, *state.encoder.frames)])
+        _, [state] = usual.step([random_tokens(count)], [state], [False])
+    # Chunks of 3 and 5 tokens, of which the last two are only looked ahead to.
+    assert sizes == [[0, 0], [3, 6], [6, 12], [6, 12]]
+
+
 def test_states_are_values(usual: ExactMelDecoder, voices: list[ExactVoice]) -> None:
     state = usual.init_state(voices[1])
     _, [state] = usual.step([random_tokens(11)], [state], [False])
@@ -195,14 +206,12 @@ def test_voice_and_seed_matter(usual: ExactMelDecoder, voices: list[ExactVoice])
 def test_guidance_rate_changes_the_mel_and_zero_has_no_second_batch() -> None:
     mels = []
     for rate in (0.0, 0.7):
-        flow = small_flow(cfg_rate=rate)
-        rows: list[int] = []
-        flow.decoder.estimator.register_forward_pre_hook(
-            lambda _module, args, rows=rows: rows.append(len(args[0]))
-        )
-        decoder = ExactMelDecoder(flow)
-        mels.append(decoder.generate(random_tokens(9), decoder.prepare(random_prompt(4))))
-        assert set(rows) == {2 if rate else 1}
+        decoder = ExactMelDecoder(small_flow(cfg_rate=rate))
+        voice = decoder.prepare(random_prompt(4))
+        [mel], [state] = decoder.step([random_tokens(9)], [decoder.init_state(voice)], [True])
+        mels.append(mel)
+        for memory in (*voice.estimator, *state.estimator):
+            assert memory.parts[0].shape[1] == (2 if rate else 1)
     assert error(*mels) > 1e-2
 
 
