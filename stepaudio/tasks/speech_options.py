@@ -22,7 +22,7 @@ class SpeechOptions:
         max_repetition: share of the window that one code may have.
         retries: how often a sentence with problems is generated again.
         batch_size: sentences that are generated together.
-        text: how text is cut.
+        text: how text is cut; None: as the checkpoint wants it.
         checks: limits of what counts as a problem.
         pauses: seconds of silence behind a clause, a sentence and a paragraph; none behind the
             last one.
@@ -35,7 +35,7 @@ class SpeechOptions:
     max_repetition: float = 0.4
     retries: int = 1
     batch_size: int = 8
-    text: SpeechTextOptions = field(default_factory=SpeechTextOptions)
+    text: SpeechTextOptions | None = None
     checks: CheckOptions = field(default_factory=CheckOptions)
     pauses: Mapping[Pause, float] = field(
         default_factory=lambda: {"clause": 0.05, "sentence": 0.2, "paragraph": 0.5}

@@ -19,7 +19,12 @@ from stepaudio.tasks.speech_options import SpeechOptions
 from stepaudio.tasks.speech_style import SpeechStyle
 from stepaudio.text.lexicon import WordLexicon
 from stepaudio.text.reading import read_words, reading_ids, reading_instruction
-from stepaudio.text.speech_text import Sentence, spoken_sentences, written_sentences
+from stepaudio.text.speech_text import (
+    Sentence,
+    SpeechTextOptions,
+    spoken_sentences,
+    written_sentences,
+)
 from stepaudio.text.vocab import CODES_PER_GROUP
 from stepaudio.text.word_model import WORDS_FILE, WordModel
 
@@ -68,6 +73,7 @@ class SpeechPrompter:
         self.config = model.config.speech
         self._model = model
         self._options = options
+        self._text = options.text or SpeechTextOptions(max_letters=self.config.max_letters)
         self._adapter = model.adapters.id_of(self.config.adapter or None)
 
     @cached_property
@@ -88,9 +94,9 @@ class SpeechPrompter:
             CheckpointError: the word model is damaged.
         """
         if self.config.reading == "phones":
-            found = spoken_sentences(text, self._options.text, known=self._lexicon)
+            found = spoken_sentences(text, self._text, known=self._lexicon)
         else:
-            found = written_sentences(text, self._options.text)
+            found = written_sentences(text, self._text)
         if not found:
             shown = " ".join(text.split())[:40]
             reason = f"nothing in {shown!r} can be said" if shown else "there is no text"

@@ -48,8 +48,8 @@ _CUTS = (
         r"|after|before|since|until|unless)\s)",
         re.IGNORECASE,
     ),
-    re.compile(r"(?=\s)"),
 )
+_BETWEEN_WORDS = re.compile(r"(?=\s)")
 _NUMERAL = re.compile("[IVXLC]+")
 _SPACE = re.compile(r"\s*")
 _MIN_SHARE = 0.2  # no piece is much shorter than the other one
@@ -70,38 +70,57 @@ def split_sentences(text: str) -> list[str]:
     return list(_cut_at(text, ends))
 
 
-def split_clauses(text: str, limit: int, length: Callable[[str], int]) -> list[str]:
-    """Cut a sentence until no piece is longer than a limit, at the best places there are.
+def split_clauses(
+    text: str, limit: int, length: Callable[[str], int], *, hard_limit: int | None = None
+) -> list[str]:
+    """Cut a sentence until its pieces are short enough, at the best places there are.
 
     Clause marks come first, then commas, conjunctions, spaces, and in the end any place; of
     equally good ones it is the place nearest to the middle.
 
     Args:
         text: one sentence.
-        limit: longest piece, at least 1.
-        length: of a piece, in the unit of the limit.
+        limit: longest piece, at least 1, where there are marks, commas or conjunctions.
+        length: of a piece, in the unit of the limits.
+        hard_limit: longest piece, where there are none; None: the same.
 
     Returns:
         The pieces; together they are `text`. A single character stays whole.
     """
-    if len(text) < 2 or length(text) <= limit:
+    size = length(text)
+    if len(text) < 2 or size <= limit:
         return [text]
-    middle = _best_cut(text)
-    halves = (text[:middle], text[middle:])
-    return [piece for half in halves for piece in split_clauses(half, limit, length)]
+    place = _clause_end(text)
+    if place is None and size <= (limit if hard_limit is None else hard_limit):
+        return [text]
+    place = place or _word_end(text)
+    return [
+        piece
+        for half in (text[:place], text[place:])
+        for piece in split_clauses(half, limit, length, hard_limit=hard_limit)
+    ]
 
 
-def _best_cut(text: str) -> int:
-    """Place of a cut, inside of the text."""
-    places: list[int] = []
+def _clause_end(text: str) -> int | None:
+    """The best place between clauses, not too far from the middle."""
     shortest = _MIN_SHARE * len(text)
     for marks in _CUTS:
-        places = [match.end() for match in marks.finditer(text) if 0 < match.end() < len(text)]
-        nearest = min(places, key=lambda place: abs(place - len(text) / 2), default=0)
-        if shortest < nearest < len(text) - shortest:
-            return nearest
-    # A short piece is better than a cut inside of a word.
-    return min(places, key=lambda place: abs(place - len(text) / 2), default=len(text) // 2)
+        place = _nearest_to_middle(marks, text)
+        if place is not None and shortest < place < len(text) - shortest:
+            return place
+    return None
+
+
+def _word_end(text: str) -> int:
+    """A place between words, or any place inside of the text."""
+    place = _nearest_to_middle(_BETWEEN_WORDS, text)
+    return len(text) // 2 if place is None else place
+
+
+def _nearest_to_middle(marks: re.Pattern[str], text: str) -> int | None:
+    places = (match.end() for match in marks.finditer(text))
+    inside = (place for place in places if 0 < place < len(text))
+    return min(inside, key=lambda place: abs(place - len(text) / 2), default=None)
 
 
 def _cut_at(text: str, ends: list[int]) -> Iterator[str]:

@@ -33,7 +33,8 @@ class SpeechTextOptions:
 
     Attributes:
         max_letters: longest piece that is generated at once, in letters of spoken words; English
-            has about 14 a second.
+            has about 14 a second. A piece without any comma or conjunction may be half as long
+            again.
         max_word_letters: longer words are cut, because nobody can say them.
     """
 
@@ -43,6 +44,11 @@ class SpeechTextOptions:
     def __post_init__(self) -> None:
         if self.max_letters < 1 or self.max_word_letters < 1:
             raise ValueError("max_letters and max_word_letters must be at least 1")
+
+    @property
+    def hard_limit(self) -> int:
+        """Longest piece that is not cut between any two words."""
+        return self.max_letters * 3 // 2
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,8 @@ def spoken_sentences(
         def length(piece: str) -> int:
             return spoken_length(_normalised(piece))
 
-        pieces = split_clauses(forms, options.max_letters, length)
+        limits = options.max_letters, options.hard_limit
+        pieces = split_clauses(forms, limits[0], length, hard_limit=limits[1])
         said = [words for piece in pieces if (words := _sayable(piece, options))]
         found += _with_pauses(said, written)
     return found
@@ -119,7 +126,8 @@ def written_sentences(
     """
     found: list[Sentence] = []
     for written in split_sentences(_valid(text)):
-        pieces = split_clauses(written, options.max_letters, spoken_length)
+        limits = options.max_letters, options.hard_limit
+        pieces = split_clauses(written, limits[0], spoken_length, hard_limit=limits[1])
         kept = [" ".join(piece.split()) for piece in pieces if spoken_length(piece)]
         found += _with_pauses(kept, written)
     return found

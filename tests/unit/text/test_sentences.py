@@ -53,6 +53,15 @@ def test_clauses_are_cut_at_the_best_places() -> None:
     assert split_clauses("x", 1, lambda piece: 100) == ["x"]
 
 
+def test_words_of_one_clause_stay_together_up_to_the_hard_limit() -> None:
+    text = "the quick brown fox jumps, over the lazy dog it jumps"
+    assert split_clauses(text, 20, len, hard_limit=30) == [
+        "the quick brown fox jumps,",
+        " over the lazy dog it jumps",
+    ]
+    assert len(split_clauses(text, 20, len, hard_limit=25)) == 4
+
+
 TEXTS = st.lists(
     st.one_of(
         st.sampled_from(list(".!?…;:,() \n\"'-Aa1。！，")),
