@@ -25,6 +25,7 @@ from stepaudio.models.adapters import (
     LoraConfig,
     adapter_of,
     save_adapter,
+    truncated,
 )
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.text.tokenizer import TextTokenizer
@@ -62,12 +63,14 @@ class SpeechStage:
         objective: what is trained, see the module's docstring.
         loop: length and optimiser.
         lora: shape of the adapter.
+        export_rank: rank that the adapter is cut to when it is written; 0: as trained.
     """
 
     name: str
     objective: Literal["tts", "chat"]
     loop: LoopConfig
     lora: LoraConfig
+    export_rank: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +247,8 @@ def export(run: SpeechRun) -> Path:
             rows = module.rows.detach()
         else:
             adapters[stage.name] = trained_chat(run, stage)
+        if stage.export_rank:
+            adapters[stage.name] = truncated(adapters[stage.name], stage.export_rank)
     model = run.foundation().cpu()
     if rows is not None:
         with_speech_rows(model, run.tokenizer, run.first_row(), rows.cpu())

@@ -8,6 +8,7 @@ rows of one batch may use different ones. ``peft`` reads the files too.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -162,6 +163,28 @@ def merged_backbone(backbone: Backbone, adapter: Adapter) -> Backbone:
                 )
             layer.weight.add_(update, alpha=adapter.config.scale)
     return merged
+
+
+def truncated(adapter: Adapter, rank: int) -> Adapter:
+    """The nearest adapter of a lower rank: the largest singular values of every update are kept.
+
+    Raises:
+        ConfigError: the rank is not below that of the adapter.
+    """
+    config = adapter.config
+    if not 0 < rank <= config.rank:
+        raise ConfigError(f"an adapter of rank {config.rank} cannot be cut to rank {rank}")
+    tensors: dict[str, Tensor] = {}
+    for name, down in adapter.tensors.items():
+        if not name.endswith(_DOWN):
+            continue
+        path = name.removesuffix(_DOWN)
+        update = adapter.tensors[path + _UP].double() @ down.double()
+        left, values, right = torch.linalg.svd(update, full_matrices=False)
+        root = values[:rank].sqrt()
+        tensors[path + _DOWN] = (root[:, None] * right[:rank]).to(down.dtype)
+        tensors[path + _UP] = (left[:, :rank] * root).to(down.dtype)
+    return Adapter(dataclasses.replace(config, rank=rank, alpha=config.scale * rank), tensors)
 
 
 def save_adapter(adapter: Adapter, folder: str | Path) -> None:

@@ -13,6 +13,7 @@ from stepaudio.models.adapters import (
     load_adapter,
     merged_backbone,
     save_adapter,
+    truncated,
 )
 from stepaudio.models.backbone import Backbone
 from stepaudio.models.config import TextConfig
@@ -73,6 +74,22 @@ def test_merged_equals_wrapped_and_leaves_the_original(trained):
     assert torch.equal(run(original), before)
     assert not torch.allclose(run(merged), before)
     assert merged.embed_tokens is original.embed_tokens
+
+
+def test_a_truncated_adapter_is_the_nearest_of_its_rank(trained):
+    adapter = adapter_of(trained, LORA)
+    same, lower = truncated(adapter, 3), truncated(adapter, 2)
+    assert lower.config.rank == 2
+    assert lower.config.scale == pytest.approx(LORA.scale)
+    merged = [merged_backbone(new_backbone(), one) for one in (adapter, same, lower)]
+    torch.testing.assert_close(run(merged[1]), run(merged[0]), atol=1e-4, rtol=1e-4)
+    before = new_backbone().layers[0].mlp.up_proj.weight
+    full, _, cut = (one.layers[0].mlp.up_proj.weight - before for one in merged)
+    assert torch.linalg.matrix_rank(cut.detach(), rtol=1e-3) == 2
+    error = torch.linalg.matrix_norm(full - cut)
+    torch.testing.assert_close(error, torch.linalg.svdvals(full)[2], atol=1e-3, rtol=1e-3)
+    with pytest.raises(ConfigError, match="rank 4"):
+        truncated(adapter, 4)
 
 
 def test_files_hold_the_adapter_in_half_precision(trained, tmp_path):
