@@ -2,10 +2,10 @@
 
     python benchmarks/speech.py [--model nano] [--voice kathleen] [--rounds 5] [--threads 2]
 
-Every round speaks each sentence whole and as a stream, one after the other. "RTF" is seconds of work
-for one second of sound; "first" is the time from the call to the first sound of the stream;
-"difference" is the largest between the samples of stream and whole, which have the same codes.
-"adapter" is the time to read an adapter from its file and to merge it into a copy of the decoder.
+Every round speaks each sentence whole and as a stream, one after the other. "RTF" is seconds of
+work for one second of sound; "first" is the time from the call to the first sound of the stream;
+"difference" is the largest between the samples of stream and whole, which have the same codes. The
+last line is the time to read all adapters and to merge each into a copy of the decoder.
 """
 
 import argparse
