@@ -75,7 +75,7 @@ class _FusedBlock:
         norms, self._eps = (attn.q_norm, attn.k_norm), attn.q_norm.eps
         self._norm_weight, self._norm_bias = (
             torch.stack(both).repeat_interleave(self._heads, dim=0)
-            for both in ([norm.weight for norm in norms], [norm.bias for norm in norms])
+            for both in (tuple(n.weight for n in norms), tuple(n.bias for n in norms))
         )
         self._first, self._second = FusedConv(conv["1"]), FusedConv(conv["6"])
         self._norm = conv["3"]
