@@ -31,6 +31,7 @@ class SourceFilterConfig(ConfigSection):
         pitch_bins: logarithmically spaced frequencies between which F0 is interpolated.
         lowest_f0: the first of them in Hz.
         highest_f0: the last of them in Hz.
+        noise_modulation: how much louder the noise of a voice is at its pulses than on average.
         audio_limit: largest magnitude of a sample.
     """
 
@@ -49,6 +50,7 @@ class SourceFilterConfig(ConfigSection):
     pitch_bins: int = 96
     lowest_f0: float = 60.0
     highest_f0: float = 500.0
+    noise_modulation: float = 0.25
     audio_limit: float = 0.99
 
     def __post_init__(self) -> None:
@@ -76,6 +78,8 @@ class SourceFilterConfig(ConfigSection):
                 "F0 needs two pitch_bins or more, and lowest_f0 below highest_f0 below half of "
                 "sampling_rate"
             )
+        if not 0 <= self.noise_modulation <= 1:
+            raise ConfigError(f"noise_modulation ({self.noise_modulation}) must be from 0 to 1")
         if not 0 < self.highest_mel_hz <= nyquist:
             raise ConfigError(
                 f"highest_mel_hz ({self.highest_mel_hz}) must be at most half of sampling_rate"

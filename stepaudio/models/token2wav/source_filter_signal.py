@@ -89,6 +89,21 @@ def pulse_train(f0_BS: Tensor, before_B1: Tensor, sample_rate: int) -> tuple[Ten
     return (kernel * (2.0 / harmonics).sqrt()).float(), cycles
 
 
+def modulated(noise_BS: Tensor, cycles_BS: Tensor, depth_BS: Tensor) -> Tensor:
+    """Let noise swell at every pulse and keep its power; still noise hisses beside a voice.
+
+    Args:
+        noise_BS: float32 stationary noise.
+        cycles_BS: phase of the pulses in cycles, from `pulse_train`.
+        depth_BS: zero, for no change, to one.
+
+    Returns:
+        float32 [B, S].
+    """
+    swell = 1.0 + depth_BS * torch.cos(2.0 * math.pi * (cycles_BS - cycles_BS.round()))
+    return noise_BS * (swell / (1.0 + 0.5 * depth_BS.square()).sqrt()).float()
+
+
 def filtered(excitation_BES: Tensor, filters_BJEP: Tensor, config: SourceFilterConfig) -> Tensor:
     """Send excitations through filters that change from subframe to subframe, and add them.
 

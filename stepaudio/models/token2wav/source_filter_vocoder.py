@@ -30,7 +30,12 @@ from stepaudio.models.token2wav.source_filter_network import (
     Controls,
     FrameNetwork,
 )
-from stepaudio.models.token2wav.source_filter_signal import filtered, interpolated, pulse_train
+from stepaudio.models.token2wav.source_filter_signal import (
+    filtered,
+    interpolated,
+    modulated,
+    pulse_train,
+)
 from stepaudio.models.token2wav.vocoder import VocoderMode
 from stepaudio.models.token2wav.windows import stack_rows
 
@@ -158,7 +163,8 @@ class SourceFilterVocoder(nn.Module):
             [seed or 0 for seed in noise_at[0]], noise_at[1], (1, f0.shape[1]), f0.device
         )
         heard = torch.tensor([seed is not None for seed in noise_at[0]], device=f0.device)
-        excitations = [pulses * voiced.float(), noise[:, 0] * heard[:, None]]
+        noise = modulated(noise[:, 0], cycles, voiced * self.config.noise_modulation)
+        excitations = [pulses * voiced.float(), noise * heard[:, None]]
         return torch.stack(excitations, dim=1), cycles[:, -1:] % 1.0
 
     def _filter(self, excitation_BES: Tensor, filters_BJEP: Tensor, *, ends: bool) -> Tensor:

@@ -11,6 +11,7 @@ from stepaudio.models.token2wav.source_filter_signal import (
     filter_basis,
     filtered,
     interpolated,
+    modulated,
     pulse_train,
 )
 
@@ -76,6 +77,16 @@ def test_the_peak_of_a_pulse_is_finite() -> None:
 def test_lines_end_at_their_values() -> None:
     lines = interpolated(torch.tensor([[4.0, 2.0]]), torch.tensor([[0.0]]), 4)
     assert lines.tolist() == [[1.0, 2.0, 3.0, 4.0, 3.5, 3.0, 2.5, 2.0]]
+
+
+def test_modulated_noise_swells_at_pulses_and_keeps_its_power() -> None:
+    noise, cycles = torch.randn(1, 100_000), 0.01 * torch.arange(100_000.0, dtype=torch.float64)
+    assert torch.equal(modulated(noise, cycles[None], torch.zeros(1, 1)), noise)
+    power = modulated(noise, cycles[None], torch.full((1, 1), 0.5))[0].square()
+    assert power.mean() == pytest.approx(1.0, abs=0.03)
+    by_phase = power.unfold(0, 100, 100).mean(0)
+    assert by_phase[0] == pytest.approx(1.5**2 / 1.125, rel=0.15)
+    assert by_phase[50] == pytest.approx(0.5**2 / 1.125, rel=0.15)
 
 
 def test_flat_filters_give_back_the_excitations() -> None:

@@ -78,6 +78,7 @@ def stream(
         ({"subframes": 3}, "multiple of subframes"),
         ({"n_fft": 20}, "three subframes"),
         ({"n_fft": 65}, "even"),
+        ({"noise_modulation": 1.5}, "from 0 to 1"),
         ({"pitch_bins": 1}, "two pitch_bins"),
         ({"lowest_f0": 500.0}, "lowest_f0 below highest_f0"),
         ({"highest_f0": 4000.0}, "below half"),
