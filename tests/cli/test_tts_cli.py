@@ -25,6 +25,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def are_same(one: Path, other: Path) -> bool:
+    """Whether two files have the same sound; libraries may round the last bit in either way."""
+    (first, rate), (second, other_rate) = (soundfile.read(path) for path in (one, other))
+    same_shape = (rate, len(first)) == (other_rate, len(second))
+    return same_shape and abs(first - second).max() < 1e-4
+
+
 def test_a_text(run: Command, speaker: Path, tmp_path: Path, examples: Path) -> None:
     out = tmp_path / "out.wav"
     done = run("tts", "Hello, 2 dogs.", "-o", out, "--model", speaker, "--seed", "3", "--stats")
@@ -37,14 +44,14 @@ def test_a_text(run: Command, speaker: Path, tmp_path: Path, examples: Path) -> 
     again = tmp_path / "again.wav"
     # Words behind an option belong to the text; text comes from standard input, too.
     run("tts", "-o", again, "--seed", "3", "--model", speaker, "--json", "hello", "two", "dogs")
-    assert again.read_bytes() == out.read_bytes()
+    assert are_same(again, out)
     done = run("tts", "--model", speaker, "-o", again, "--seed", "3", stdin=b"Hello, 2 dogs.\xff\n")
-    assert again.read_bytes() == out.read_bytes()
+    assert are_same(again, out)
     voice = examples / "us_female_1.ogg"
     done = run("tts", "Hello, 2 dogs.", "-o", tmp_path / "b.wav", "--model", speaker, "--seed", "3",
                "--voice", voice)  # fmt: skip
     assert (done.status, done.errors) == (0, [])
-    assert (tmp_path / "b.wav").read_bytes() != out.read_bytes()
+    assert not are_same(tmp_path / "b.wav", out)
 
 
 def test_json_and_instructions(run: Command, speaker: Path, tmp_path: Path) -> None:
@@ -102,14 +109,13 @@ def test_lines(run: Command, speaker: Path, tmp_path: Path) -> None:
         f"stepaudio: {lines}, line 2: there is no text; give letters or digits",
         f"stepaudio: {lines}, line 3: nothing in '!?! ❤' can be said; give letters or digits",
     ]
-    whole = (folder / "0004.wav").read_bytes()
+    whole = (folder / "0004.wav").rename(tmp_path / "whole.wav")
     # What is there is kept, and the rest is made as if it were all.
-    (folder / "0004.wav").unlink()
     (folder / "0001.wav").write_bytes(b"mine")
     done = run(*batch)
     assert (done.status, len(done.lines)) == (1, 1)
     assert done.errors[0] == "stepaudio: 2 of 5 files are there already"
-    assert (folder / "0004.wav").read_bytes() == whole
+    assert are_same(folder / "0004.wav", whole)
     assert (folder / "0001.wav").read_bytes() == b"mine"
 
 
