@@ -45,6 +45,7 @@ class Line:
         words: what is said, a piece of audio for each word.
         word_ms: duration of each word.
         call: function name and arguments instead.
+        delay_s: time to think before anything is said.
         pace_s: time between words.
         error: the answer fails with this.
     """
@@ -52,6 +53,7 @@ class Line:
     words: tuple[str, ...] = ("Hello", " there.")
     word_ms: int = 200
     call: tuple[str, str] | None = None
+    delay_s: float = 0.0
     pace_s: float = 0.0
     error: str | None = None
 
@@ -175,6 +177,7 @@ class ScriptedSession:
     async def _reply(self, command: Respond, line: Line) -> None:
         response_id = command.response_id
         await self._emit(OutputStarted(response_id, PromptTokens(text=8, audio=4)))
+        await asyncio.sleep(line.delay_s)
         if line.call is not None:
             await self._emit(OutputToolCall(response_id, *line.call, num_tokens=5))
         else:

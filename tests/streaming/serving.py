@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from stepaudio_streaming.server.app import build_app
 from stepaudio_streaming.server.options import ServerOptions
-from stepaudio_streaming.server.run import Address, RealtimeServer, build_server
+from stepaudio_streaming.server.run import Address, RealtimeServer, build_server, listen
 from tests.streaming.scripted_engine import ScriptedEngine
 
 TIMEOUT_S = 20.0  # only a test that fails waits so long
@@ -60,15 +59,15 @@ def serving(
 ) -> Iterator[Running]:
     """Run a server as long as the block."""
     engine = engine or ScriptedEngine()
-    listener = socket.create_server(("127.0.0.1", 0))
+    cert, key = certificate or (None, None)
+    address = Address(port=0, certificate=cert, private_key=key)
+    listener = listen(address)
     port = listener.getsockname()[1]
     chosen = ServerOptions(**options)
     started: list[RealtimeServer] = []
     has_started = threading.Event()
 
     async def main() -> None:
-        cert, key = certificate or (None, None)
-        address = Address(port=port, certificate=cert, private_key=key)
         app = build_app(engine, chosen, routers=routers)
         started.append(build_server(app, chosen, address))
         has_started.set()

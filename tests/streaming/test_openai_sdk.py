@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -222,21 +221,6 @@ def test_models_and_a_wrong_key(server: Running) -> None:
     # The SDK does not say more than that the handshake was refused.
     with pytest.raises(Exception, match="401"):
         sync_client(server, "sk-wrong").realtime.connect(model="nano").enter()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command += ["-out", str(cert), "-keyout", str(key)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("needs the openssl command")
-    return cert, key
 
 
 def test_over_tls(certificate: tuple[Path, Path]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from stepaudio.errors import CapacityError
 from stepaudio_streaming.events import (
     AppendAudio,
+    CancelResponse,
     ClearAudio,
     CommitAudio,
     Configure,
@@ -20,6 +21,7 @@ from stepaudio_streaming.events import (
     Respond,
     SpeechStarted,
     SpeechStopped,
+    TruncateItem,
     UserTranscript,
 )
 from stepaudio_streaming.protocol.secrets import ClientSecrets
@@ -485,15 +487,23 @@ def test_truncation() -> None:
     assert event["item"]["content"][0]["transcript"] is None
 
 
-def test_truncating_what_is_being_said_ends_it() -> None:
+def test_what_is_being_said_is_cut_when_it_ends() -> None:
     driver = Driver()
     respond = driver.ask()
     driver.speak(respond, ms=500)
-    events = driver.client(
-        "conversation.item.truncate", item_id=respond.item_id, content_index=0, audio_end_ms=100
-    )
-    assert kinds(events)[-2:] == ["response.done", "conversation.item.truncated"]
-    assert events[-2]["response"]["output"][0]["content"][0]["transcript"] == "hello there "
+    fields = {"item_id": respond.item_id, "content_index": 0}
+    (event,) = driver.client("conversation.item.truncate", **fields, audio_end_ms=100)
+    assert event["type"] == "conversation.item.truncated"
+    assert not any(isinstance(command, TruncateItem) for command in driver.commands)
+    # Agents truncate first and cancel then; neither may be an error.
+    events = driver.client("response.cancel")
+    assert events[-1]["response"]["output"][0]["content"][0]["transcript"] == "hello there "
+    assert driver.commands[-2:] == [
+        CancelResponse(respond.response_id, 0),
+        TruncateItem(respond.item_id, 100),
+    ]
+    (event,) = driver.client("conversation.item.retrieve", item_id=respond.item_id)
+    assert event["item"]["content"][0]["transcript"] is None and driver.errors() == []
 
 
 # ---- idle timeout --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stepaudio.errors import StepAudioError
 from stepaudio_streaming.events import CancelResponse
+from stepaudio_streaming.server.run import Address, listen
 from tests.streaming.scripted_engine import Line, ScriptedEngine
 from tests.streaming.serving import TIMEOUT_S, Running, receive, receive_until, send, serving
 from tests.streaming.sessions import check_wire, kinds, pcm
@@ -303,6 +304,7 @@ def test_a_client_that_does_not_read_loses_its_session_and_no_other() -> None:
             b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
+        assert sleeper.recv(12) == b"HTTP/1.1 101"
         body = b'{"type":"response.create"}'
         sleeper.sendall(bytes([0x81, 0x80 | len(body)]) + bytes(4) + body)
         wait_for_slots(engine, 2)
@@ -311,6 +313,17 @@ def test_a_client_that_does_not_read_loses_its_session_and_no_other() -> None:
         send(other, "input_audio_buffer.commit")
         assert receive(other)["type"] == "input_audio_buffer.committed"
         sleeper.close()
+
+
+def test_connections_notice_that_the_other_machine_is_gone() -> None:
+    with listen(Address(port=0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        connection, _ = listener.accept()
+        with client, connection:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                timeout_ms = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                assert timeout_ms == 5000
 
 
 def test_a_broken_engine_ends_the_session_with_a_reason() -> None:

@@ -102,6 +102,7 @@ class RealtimeSession:
         )
         self._responses = Responses(self._conversation, self._out)
         self._reply_when_free = False
+        self._cuts: dict[str, tuple[int, int]] = {}  # item to content and ms, see `_cut`
         self._idle: tuple[float, int] | None = None  # when to trigger; where the silence began
         self._on_client: Mapping[type[wire.ClientEvent], Callable[[Any, float], None]] = {
             wire.SessionUpdate: self._update,
@@ -132,6 +133,7 @@ class RealtimeSession:
             event_id = wire.event_id_of(data)
             event = wire.parse_event(data)
             self._on_client[type(event)](event, now)
+            self._cut()
         except RequestError as error:
             self._out.refuse(error, event_id)
         return self._out.drain()
@@ -156,6 +158,7 @@ class RealtimeSession:
                 self._responses.hold(now)
             else:
                 self._release(now)
+            self._cut()
         except RequestError as error:
             self._out.refuse(error, None)
         return self._out.drain()
@@ -174,6 +177,7 @@ class RealtimeSession:
                 self._release(now)
             if self._idle is not None and now >= self._idle[0]:
                 self._idle_timeout(self._idle[1])
+            self._cut()
         except RequestError as error:
             self._out.refuse(error, None)
         return self._out.drain()
@@ -288,19 +292,27 @@ class RealtimeSession:
     def _truncate_item(self, event: wire.ItemTruncate, now: float) -> None:
         item_id, index = event.item_id, event.content_index
         end_ms = self._conversation.check_truncation(item_id, index, event.audio_end_ms)
-        active = self._responses.active
-        if active is not None and item_id == active.item_id:
-            # The rest would not be heard either.
-            self._responses.cancel(active.id, now)
-        self._conversation.truncate(item_id, index, end_ms)
+        self._cuts[item_id] = (index, end_ms)
         self._out.say(
             "conversation.item.truncated",
             item_id=item_id,
             content_index=index,
             audio_end_ms=end_ms,
         )
-        self._out.command(TruncateItem(item_id, end_ms))
-        self._reply_if_free()
+
+    def _cut(self) -> None:
+        """Cut items to what was heard, as soon as nothing more is being added to them.
+
+        Clients truncate first and cancel then: the answer itself ends by that or by itself.
+        """
+        active = self._responses.active
+        for item_id in list(self._cuts):
+            if active is not None and item_id == active.item_id:
+                continue
+            index, end_ms = self._cuts.pop(item_id)
+            if item_id in self._conversation:
+                self._conversation.truncate(item_id, index, end_ms)
+                self._out.command(TruncateItem(item_id, end_ms))
 
     def _delete_item(self, event: wire.ItemDelete, now: float) -> None:
         self._conversation.remove(event.item_id)

@@ -22,7 +22,8 @@ class ServerOptions:
         cors_origins: origins whose pages may use the server, such as "https://example.org"; "*"
             for all.
         ping_interval_s: how often clients are asked whether they are alive.
-        ping_timeout_s: how long they may take to answer.
+        ping_timeout_s: how long they may take to answer. Programs that compute or send much answer
+            late; that the machine is gone is noticed sooner, see `listen`.
         drain_timeout_s: how long answers may go on when the server ends.
     """
 
@@ -35,6 +36,6 @@ class ServerOptions:
     max_upload_bytes: int = 25_000_000
     max_json_bytes: int = 40_000_000
     cors_origins: tuple[str, ...] = ()
-    ping_interval_s: float = 2.0
-    ping_timeout_s: float = 3.0
+    ping_interval_s: float = 20.0
+    ping_timeout_s: float = 20.0
     drain_timeout_s: float = 10.0

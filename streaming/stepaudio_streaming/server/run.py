@@ -32,6 +32,28 @@ class Address:
     private_key: Path | None = None
 
 
+_KEEPALIVE = {"TCP_KEEPIDLE": 2, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 5000}
+_SEND_BUFFER = 256 << 10  # four seconds of speech: whoever is further behind is too slow
+
+
+def listen(address: Address) -> socket.socket:
+    """Open the listening socket; connections inherit its options.
+
+    The kernel notices within five seconds that a client's machine is gone, however busy the
+    client's program may be, and keeps little of what a slow client does not read.
+
+    Raises:
+        OSError: the address is taken or not of this machine.
+    """
+    listener = socket.create_server((address.host, address.port), backlog=2048)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):  # Linux has all of them, other systems some
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return listener
+
+
 class RealtimeServer(uvicorn.Server):
     """Server that lets answers finish before it ends; a second signal ends it at once.
 
@@ -50,19 +72,14 @@ class RealtimeServer(uvicorn.Server):
             await self._gateway.drain()
         await super().shutdown(sockets)
 
-    @property
-    def port(self) -> int:
-        """Port on which a started server listens."""
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port
-
 
 def build_server(app: FastAPI, options: ServerOptions, address: Address) -> RealtimeServer:
-    """Build a server for an application of `build_app`; call its `run`, or await its `serve`."""
+    """Build a server for an application of `build_app`.
+
+    Call its `run`, or await its `serve`, with `sockets=[listen(address)]`.
+    """
     config = uvicorn.Config(
         app,
-        host=address.host,
-        port=address.port,
         ws="websockets-sansio",
         ws_max_size=_MAX_FRAME,
         ws_ping_interval=options.ping_interval_s,

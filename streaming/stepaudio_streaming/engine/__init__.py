@@ -1,0 +1,1 @@
+"""The engine behind the protocols: one thread owns the model, all sessions share its steps."""

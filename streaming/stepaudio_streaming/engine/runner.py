@@ -1,0 +1,192 @@
+"""The model's passes for all sessions: lines in fixed slots, voices, hearing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stepaudio.audio.vad import VoiceActivityDetector, silero_detector
+from stepaudio.generation.completion import GenerationPrompt
+from stepaudio.generation.sampling import SamplingParams
+from stepaudio.models.token2wav.token2wav import SpeechState, SpeechVoice, Token2Wav
+from stepaudio.tasks.step_audio import StepAudio
+from stepaudio_streaming.audio import StreamResampler
+from stepaudio_streaming.engine.hearing import Hear
+from stepaudio_streaming.engine.parts import Finish, Heard, Line, Token
+from stepaudio_streaming.events import OUTPUT_RATE, Samples
+
+
+@dataclass
+class _Held:
+    """What is decoded in one slot."""
+
+    params: SamplingParams
+    adapter: int
+    stops: frozenset[int]
+    budget: int
+    ids: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Voice:
+    """One voice that speaks."""
+
+    state: SpeechState
+    resampler: StreamResampler
+    has_begun: bool = False
+
+
+class ModelRunner:
+    """Runs one loaded checkpoint; all of it belongs to one thread.
+
+    Args:
+        model: the checkpoint.
+        hear: understands sound.
+        token2wav: codes to sound; None: there are only texts.
+        num_slots: lines at once.
+        max_tokens: of a line with its prompt.
+        detector: finds speech; None: Silero.
+    """
+
+    def __init__(
+        self,
+        model: StepAudio,
+        hear: Hear,
+        token2wav: Token2Wav | None,
+        *,
+        num_slots: int,
+        max_tokens: int,
+        detector: VoiceActivityDetector[Any] | None = None,
+    ) -> None:
+        self._generator = model.generator
+        self._vocab = model.tokenizer.vocab
+        self._default_stops = frozenset(model.config.text_config.stop_ids)
+        self._hear = hear
+        self._token2wav = token2wav
+        self._detector = detector or silero_detector()
+        self._max_tokens = max_tokens
+        self._num_slots = num_slots
+        self._cache = self._generator.new_cache(num_slots, max_tokens)
+        self._sampling = self._generator.new_sampling(num_slots)
+        self._tokens = torch.zeros(num_slots, dtype=torch.long, device=self._generator.device)
+        self._held: dict[int, _Held] = {}
+        self._voices: dict[int, _Voice] = {}
+
+    @property
+    def num_slots(self) -> int:
+        """See `Runner`."""
+        return self._num_slots
+
+    @property
+    def first_codes(self) -> int:
+        """See `Runner`: the first chunk, and what its last token looks ahead."""
+        if self._token2wav is None:
+            return 1
+        config = self._token2wav.flow.config
+        streaming = config.streaming
+        exact = self._token2wav.mode == "exact"
+        chunk = streaming.first_chunk_tokens if exact else streaming.chunk_tokens
+        return chunk + config.encoder.pre_lookahead_len
+
+    @property
+    def later_codes(self) -> int:
+        """See `Runner`."""
+        return 1 if self._token2wav is None else self._token2wav.flow.config.streaming.chunk_tokens
+
+    # ---- hearing -----------------------------------------------------------------------------
+
+    def init_vad(self) -> Any:
+        """See `Runner`."""
+        return self._detector.init_state()
+
+    def speech_probabilities(self, frames: Samples, state: Any) -> tuple[list[float], Any]:
+        """See `Runner`."""
+        found, state = self._detector.speech_probabilities(torch.from_numpy(frames), state)
+        return found.tolist(), state
+
+    def hear(self, samples: Samples) -> Iterator[Heard]:
+        """See `Runner`."""
+        return self._hear(torch.from_numpy(np.ascontiguousarray(samples)))
+
+    # ---- lines -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def begin(self, slot: int, line: Line) -> Token:
+        """See `Runner`."""
+        prompt: GenerationPrompt = line.prompt
+        params: SamplingParams = line.params
+        stops = self._default_stops if params.stop_ids is None else frozenset(params.stop_ids)
+        budget = min(params.max_new_tokens, self._max_tokens - len(prompt.ids))
+        self._held[slot] = _Held(params, prompt.adapter, stops, budget)
+        self._sampling.assign(slot, params, prompt.ids)
+        (token,) = self._choose(self._generator.prefill([prompt], [slot], self._cache), [slot])
+        return token
+
+    @torch.inference_mode()
+    def decode(self, slots: Sequence[int]) -> list[Token]:
+        """See `Runner`."""
+        adapters = [self._held[slot].adapter for slot in slots]
+        tokens = self._tokens[torch.tensor(list(slots), device=self._tokens.device)]
+        return self._choose(self._generator.step(tokens, slots, self._cache, adapters), slots)
+
+    def free(self, slot: int) -> None:
+        """See `Runner`."""
+        self._cache.truncate(slot, 0)
+        self._held.pop(slot, None)
+
+    def _choose(self, logits: Tensor, slots: Sequence[int]) -> list[Token]:
+        held = [self._held[slot] for slot in slots]
+        allowed = [
+            None if one.params.constraint is None else one.params.constraint.allowed(one.ids)
+            for one in held
+        ]
+        ids, _ = self._sampling.choose(logits, slots, allowed)
+        self._tokens[torch.tensor(list(slots), device=self._tokens.device)] = ids
+        return [self._note(one, token) for one, token in zip(held, ids.tolist(), strict=True)]
+
+    def _note(self, held: _Held, token_id: int) -> Token:
+        if token_id in held.stops:
+            return Token(token_id, finish="stop")
+        held.ids.append(token_id)
+        codes = self._vocab.split_ids([token_id])[1]
+        finish: Finish | None = "length" if len(held.ids) >= held.budget else None
+        return Token(token_id, codes[0] if codes else None, finish)
+
+    # ---- voices ------------------------------------------------------------------------------
+
+    def open_voice(self, key: int, voice: SpeechVoice, seed: int) -> None:
+        """See `Runner`."""
+        assert self._token2wav is not None, "a checkpoint without voices was asked to speak"
+        resampler = StreamResampler(self._token2wav.sample_rate, OUTPUT_RATE)
+        self._voices[key] = _Voice(self._token2wav.init_state(voice, seed=seed), resampler)
+
+    def speak(self, codes: Mapping[int, Sequence[int]], last: frozenset[int]) -> dict[int, Samples]:
+        """See `Runner`."""
+        assert self._token2wav is not None
+        sound = {key: np.zeros(0, np.float32) for key in codes}
+        # A voice that ends without a code has nothing to say.
+        keys = [key for key in codes if codes[key] or self._voices[key].has_begun]
+        voices = [self._voices[key] for key in keys]
+        wavs, states = self._token2wav.step(
+            [codes[key] for key in keys],
+            [voice.state for voice in voices],
+            [key in last for key in keys],
+        )
+        for key, voice, wav, state in zip(keys, voices, wavs, states, strict=True):
+            voice.state, voice.has_begun = state, True
+            pieces = [voice.resampler.push(wav.numpy())]
+            if key in last:
+                pieces.append(voice.resampler.flush())
+            sound[key] = np.concatenate(pieces)
+        for key in last:
+            self.close_voice(key)
+        return sound
+
+    def close_voice(self, key: int) -> None:
+        """See `Runner`."""
+        self._voices.pop(key, None)

@@ -1,0 +1,237 @@
+"""Which work comes next: pure decisions about what runs in the next step; no torch, no clock.
+
+`schedule` says what to do, the caller does it and tells what came of it with `update`. Lines that
+are decoded and voices that speak advance together; prompts and sound of users are taken one piece
+at a time between them, as long as everybody who speaks has enough sound ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stepaudio_streaming.playback import PlaybackClock
+
+CODE_MS = 40.0  # of sound
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulePolicy:
+    """Constants of the schedule.
+
+    Attributes:
+        max_ahead_ms: sound that is made before it is needed.
+        chore_slack_ms: sound that everybody has ahead when something is understood meanwhile.
+        chore_patience_s: nobody waits longer to be understood.
+    """
+
+    max_ahead_ms: float = 2000.0
+    chore_slack_ms: float = 400.0
+    chore_patience_s: float = 0.3
+
+
+@dataclass
+class Track:
+    """One line on its way, from the prompt to its last sound.
+
+    Attributes:
+        key: its name.
+        speaks: its codes become sound.
+        clock: what the listener has of the answer that it belongs to; None: nobody listens.
+        urgent: comes before those that are not.
+        paused: takes part in nothing.
+        slot: where it is decoded; None: nowhere yet, or not any more.
+        begun: its prompt was read.
+        decoded: all tokens are there.
+        waiting: codes that are not sound yet.
+        num_spoken: codes that are.
+    """
+
+    key: int
+    speaks: bool
+    clock: PlaybackClock | None = None
+    urgent: bool = True
+    paused: bool = False
+    slot: int | None = None
+    begun: bool = False
+    decoded: bool = False
+    waiting: list[int] = field(default_factory=list)
+    num_spoken: int = 0
+
+    def ahead_ms(self, now: float) -> float:
+        """Sound that was made and not yet heard."""
+        played = 0.0 if self.clock is None else self.clock.unplayed_ms(now)
+        return played + CODE_MS * len(self.waiting)
+
+
+@dataclass
+class Chore:
+    """Something to be understood; see `Track` for the rest."""
+
+    key: int
+    since: float
+    urgent: bool = True
+    paused: bool = False
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Work of one step.
+
+    Attributes:
+        begin: track whose prompt is read.
+        decode: tracks that get their next token.
+        speak: voices that get their waiting codes.
+        chore: what is understood.
+        wake_at: without any work: when there will be some, if nothing happens before.
+    """
+
+    begin: Track | None = None
+    decode: tuple[Track, ...] = ()
+    speak: tuple[Track, ...] = ()
+    chore: Chore | None = None
+    wake_at: float | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """There is nothing to do."""
+        return not (self.begin or self.decode or self.speak or self.chore)
+
+
+class Scheduler:
+    """Tracks and chores of all sessions.
+
+    Args:
+        num_slots: lines decoded together.
+        first_codes: codes of the first piece of sound.
+        later_codes: codes of every other one.
+        policy: constants.
+    """
+
+    def __init__(
+        self,
+        num_slots: int,
+        *,
+        first_codes: int,
+        later_codes: int,
+        policy: SchedulePolicy | None = None,
+    ) -> None:
+        self._policy = policy or SchedulePolicy()
+        self._first_codes, self._later_codes = first_codes, later_codes
+        self._free = list(range(num_slots))
+        self._tracks: dict[int, Track] = {}
+        self._chores: dict[int, Chore] = {}
+
+    @property
+    def num_free(self) -> int:
+        """Slots that nobody uses."""
+        return len(self._free)
+
+    @property
+    def tracks(self) -> Mapping[int, Track]:
+        """Tracks by key, in the order in which they came."""
+        return self._tracks
+
+    @property
+    def chores(self) -> Mapping[int, Chore]:
+        """Chores by key, in the order in which they came."""
+        return self._chores
+
+    def add(self, track: Track) -> None:
+        """A new track."""
+        self._tracks[track.key] = track
+
+    def add_chore(self, chore: Chore) -> None:
+        """Something new to be understood."""
+        self._chores[chore.key] = chore
+
+    def remove(self, key: int) -> int | None:
+        """Forget a track or chore; returns the slot that is free now."""
+        self._chores.pop(key, None)
+        track = self._tracks.pop(key, None)
+        return None if track is None else self.release(track)
+
+    def release(self, track: Track) -> int | None:
+        """A track needs its slot no longer."""
+        slot, track.slot = track.slot, None
+        if slot is not None:
+            self._free.append(slot)
+            # Neighbouring slots are read without a copy.
+            self._free.sort()
+        return slot
+
+    def schedule(self, now: float) -> StepPlan:
+        """Work of the next step; gives a slot to the track that begins."""
+        active = [track for track in self._tracks.values() if not track.paused]
+        begin = self._to_begin(active)
+        decode = tuple(
+            track
+            for track in active
+            if track.begun and not track.decoded and not self._is_far_ahead(track, now)
+        )
+        plan = StepPlan(
+            begin,
+            decode,
+            tuple(track for track in active if self._wants_to_speak(track)),
+            self._to_understand(active, now),
+        )
+        if not plan.is_empty:
+            return plan
+        return StepPlan(wake_at=self._next_time(active, now))
+
+    def update(self, track: Track, *, code: int | None, decoded: bool) -> None:
+        """A track got a token."""
+        track.begun = True
+        if code is not None and track.speaks:
+            track.waiting.append(code)
+        track.decoded = decoded
+
+    def spoken(self, track: Track) -> None:
+        """The waiting codes of a track were given to its voice."""
+        track.num_spoken += len(track.waiting)
+        track.waiting = []
+
+    # ---- decisions ---------------------------------------------------------------------------
+
+    def _to_begin(self, active: list[Track]) -> Track | None:
+        waiting = [track for track in active if not track.begun]
+        if not waiting:
+            return None
+        # Whoever has nothing to hear yet comes first; those that speak go on from their buffer.
+        track = min(waiting, key=lambda one: (not one.urgent, self._heard_ms(one)))
+        if track.slot is None:
+            if not self._free:
+                return None
+            track.slot = self._free.pop(0)
+        return track
+
+    @staticmethod
+    def _heard_ms(track: Track) -> float:
+        return 0.0 if track.clock is None else track.clock.sent_ms
+
+    def _is_far_ahead(self, track: Track, now: float) -> bool:
+        return track.speaks and track.ahead_ms(now) >= self._policy.max_ahead_ms
+
+    def _wants_to_speak(self, track: Track) -> bool:
+        if not track.speaks or not track.begun:
+            return False
+        needed = self._later_codes if track.num_spoken else self._first_codes
+        return track.decoded or len(track.waiting) >= needed
+
+    def _to_understand(self, active: list[Track], now: float) -> Chore | None:
+        waiting = [chore for chore in self._chores.values() if not chore.paused]
+        if not waiting:
+            return None
+        chore = min(waiting, key=lambda one: (not one.urgent, one.since))
+        slack = [t.ahead_ms(now) for t in active if t.speaks and not t.decoded and t.num_spoken]
+        has_slack = min(slack, default=float("inf")) >= self._policy.chore_slack_ms
+        if has_slack or now - chore.since >= self._policy.chore_patience_s:
+            return chore
+        return None
+
+    def _next_time(self, active: list[Track], now: float) -> float | None:
+        """When the first of those that are far ahead goes on."""
+        ahead = [t.ahead_ms(now) for t in active if t.begun and not t.decoded]
+        if not ahead:
+            return None
+        return now + max(0.0, min(ahead) - self._policy.max_ahead_ms) / 1000 + 0.001
