@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from stepaudio.audio.decoding import AudioSource
-from stepaudio.audio.segmentation import DEFAULT_VAD_OPTIONS, VadOptions, iter_speech_windows
+from stepaudio.audio.segmentation import (
+    DEFAULT_VAD_OPTIONS,
+    SpeechWindow,
+    VadOptions,
+    iter_speech_windows,
+)
 from stepaudio.audio.vad import VoiceActivityDetector, silero_detector
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.tasks.hearing import read_samples
-from stepaudio.tasks.recognizer import Recognizer
+from stepaudio.tasks.recognizer import Recognition, Recognizer
 from stepaudio.tasks.transcript import join_texts
 
 
@@ -62,15 +68,27 @@ class Listener:
             AudioLoadError: it cannot be read.
             CapacityError: a window does not fit the model's context.
         """
+        windows = self._windows(audio)
+        return joined(self._recognizer.recognize_scored([one.samples for one in windows]))
+
+    def pieces(self, audio: AudioSource | Tensor) -> Iterator[Recognition]:
+        """Write a question down window by window; arguments and errors as `__call__`."""
+        for window in self._windows(audio):
+            yield from self._recognizer.recognize_scored([window.samples])
+
+    def _windows(self, audio: AudioSource | Tensor) -> list[SpeechWindow]:
         samples, _ = read_samples(audio)
-        windows = list(iter_speech_windows([samples], self._detector, self._vad))
-        found = self._recognizer.recognize_scored([window.samples for window in windows])
-        stats = GenerationStats()
-        for one in found:
-            stats.add(one.stats)
-        spoken = [one for one in found if one.text]
-        length = sum(len(one.text) for one in spoken)
-        # Long windows count more, as they do for the transcript.
-        weighted = sum(one.confidence * len(one.text) for one in spoken)
-        text = join_texts([one.text for one in spoken])
-        return Heard(text, weighted / length if length else 0.0, stats)
+        return list(iter_speech_windows([samples], self._detector, self._vad))
+
+
+def joined(found: Sequence[Recognition]) -> Heard:
+    """One question of the windows of its sound."""
+    stats = GenerationStats()
+    for one in found:
+        stats.add(one.stats)
+    spoken = [one for one in found if one.text]
+    length = sum(len(one.text) for one in spoken)
+    # Long windows count more, as they do for the transcript.
+    weighted = sum(one.confidence * len(one.text) for one in spoken)
+    text = join_texts([one.text for one in spoken])
+    return Heard(text, weighted / length if length else 0.0, stats)
