@@ -50,7 +50,7 @@ EVENTS = st.builds(
 MESSAGES = EVENTS | st.builds(json.dumps, JSON) | st.text()
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.lists(MESSAGES, max_size=8))
 def test_any_message_gets_an_answer_or_none_and_the_session_goes_on(messages: list[str]) -> None:
     driver = Driver()
@@ -148,7 +148,7 @@ def check_concatenations(log: list[dict[str, Any]]) -> None:
             assert event["transcript"] == said.get(event["item_id"], "")
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(STEPS)
 def test_no_order_of_events_breaks_the_life_of_a_response(steps: list[Any]) -> None:
     driver = Driver()

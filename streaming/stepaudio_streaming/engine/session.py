@@ -29,7 +29,6 @@ from stepaudio_streaming.events import (
     RemoveItem,
     ReplyOptions,
     Respond,
-    Samples,
     TruncateItem,
     UserTranscript,
 )
@@ -387,8 +386,8 @@ def _behind(work: Iterator[Heard], written: str) -> Iterator[Heard]:
         yield from work
         return
     heard = Heard("", understood=False)
-    for heard in work:
-        pass
+    for piece in work:
+        heard = piece
     yield Heard(f"{heard.text} {written}".strip(), True, heard.num_tokens)
 
 
