@@ -240,15 +240,17 @@ class _MultiTokenRun(Run):
         """
         batch, num_new = ahead.shape[:2]
         num_drafts = self._multi.num_drafts
-        rows = torch.arange(batch, device=ahead.device)
-        last = torch.tensor(lens, device=ahead.device) - 1
         inputs = torch.cat([ahead, ahead.new_zeros(batch, num_drafts - 1, ahead.shape[2])], dim=1)
         step = self._block_cache.begin(slots, num_new, lens)
         run_block = self._drafter.begin(step, batch, num_new)
+        rows: slice | Tensor = slice(None)
+        last: int | Tensor = num_new - 1
+        if min(lens) < num_new:
+            rows = torch.arange(batch, device=ahead.device)
+            last = torch.tensor(lens, device=ahead.device) - 1
         for index in range(num_drafts):
             hidden = run_block(index, hidden, inputs[:, index : index + num_new])
-            logits = self._drafter.project(hidden[rows, last])
-            ids = self._propose(logits, index, slots)
+            ids = self._propose(self._drafter.project(hidden[rows, last]), index, slots)
             self._drafts[slots.start : slots.stop, index] = ids
             if index + 1 < num_drafts:
                 inputs[rows, last + 1 + index] = self._drafter.token_inputs(ids)
