@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from random import Random
@@ -25,8 +26,10 @@ from stepaudio.models.backbone import Backbone
 from stepaudio.models.masks import plan_attention
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.text.tokenizer import TextTokenizer
+from stepaudio_recipes.copy_guide import FREE, CopyAligner, copy_loss
 from stepaudio_recipes.dialogue_world import Conversation, World, WorldConfig
-from stepaudio_recipes.text_data import IGNORED_LABEL, TextBatch
+from stepaudio_recipes.guided_attention import AttentionProbe, GuideConfig
+from stepaudio_recipes.text_data import IGNORED_LABEL
 from stepaudio_recipes.trainer import LoopConfig, StepResult, Trainer, Workers, read_average
 
 _EVALUATION_SEED = 7
@@ -43,6 +46,7 @@ class ChatConfig:
         world: what conversations are like.
         shape: rows and length of a packed batch.
         held_out: conversations of held-out templates and values that an evaluation asks.
+        guide: heads that are shown what an answer copies.
         bfloat16: compute in half precision: a third faster on CPUs that have instructions for it.
     """
 
@@ -51,6 +55,7 @@ class ChatConfig:
     world: WorldConfig = field(default_factory=WorldConfig)
     shape: tuple[int, int] = (8, 256)
     held_out: int = 200
+    guide: GuideConfig = field(default_factory=GuideConfig)
     bfloat16: bool = False
 
 
@@ -140,42 +145,70 @@ class ChatDecoder(nn.Module):
 # ---- data ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class ChatBatch:
+    """Packed conversations, all [B, T].
+
+    Attributes:
+        ids: tokens.
+        positions: restart at 0 with every conversation.
+        labels: the assistant's tokens, `IGNORED_LABEL` elsewhere.
+        places: for every token, where the next one is copied from, see `CopyAligner`.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    places: Tensor
+
+    def to(self, device: torch.device) -> ChatBatch:
+        """The batch on a device."""
+        columns = (self.ids, self.positions, self.labels, self.places)
+        return ChatBatch(*(column.to(device) for column in columns))
+
+
 def chat_batches(
-    world: World, template: ChatTemplate, shape: tuple[int, int], seed: int, step: int = 0
-) -> Iterator[tuple[int, TextBatch]]:
+    world: World, tokenizer: TextTokenizer, shape: tuple[int, int], seed: int, step: int = 0
+) -> Iterator[tuple[int, ChatBatch]]:
     """Endless packed batches of conversations; that of a step is a function of seed and step.
 
     Args:
         world: what conversations are drawn from.
-        template: chat template.
+        tokenizer: the model's tokenizer.
         shape: rows and length; the last conversation of a row is cut.
         seed: of the data.
         step: where to begin.
 
     Yields:
-        Steps and batches; labels are the assistant's tokens.
+        Steps and batches.
     """
+    template = ChatTemplate(tokenizer)
+    piece = lru_cache(maxsize=None)(lambda token: tokenizer.decode([token]))
+    aligner = CopyAligner(tokenizer.vocab.bot, tokenizer.vocab.tool_call, piece)
     while True:
         rng = Random(f"{seed} chat {step}")
-        rows = [_packed_row(world, template, shape[1], rng) for _ in range(shape[0])]
+        rows = [_packed_row(world, template, aligner, shape[1], rng) for _ in range(shape[0])]
         columns = [torch.tensor(column) for column in zip(*rows, strict=True)]
-        yield step, TextBatch(*columns)
+        yield step, ChatBatch(*columns)
         step += 1
 
 
 def _packed_row(
-    world: World, template: ChatTemplate, length: int, rng: Random
-) -> tuple[list[int], list[int], list[int]]:
-    """Ids, positions and labels of conversations one behind the other."""
+    world: World, template: ChatTemplate, aligner: CopyAligner, length: int, rng: Random
+) -> tuple[list[int], ...]:
+    """Columns of a batch: conversations one behind the other."""
     ids: list[int] = []
     positions: list[int] = []
     labels: list[int] = []
+    places: list[int] = []
     while len(ids) < length:
         prompt = template.render(world.conversation(rng).messages(), prime=False)
+        aligned = aligner.places(prompt.ids, prompt.loss_mask)
+        places += [FREE if place == FREE else place + len(ids) for place in aligned]
         ids += prompt.ids
         positions += range(len(prompt.ids))
         labels += labels_of(prompt.ids, prompt.loss_mask)
-    return ids[:length], positions[:length], labels[:length]
+    return ids[:length], positions[:length], labels[:length], places[:length]
 
 
 def labels_of(ids: Sequence[int], loss_mask: Sequence[bool]) -> list[int]:
@@ -189,7 +222,7 @@ def labels_of(ids: Sequence[int], loss_mask: Sequence[bool]) -> list[int]:
 def run_chat(run: ChatRun, stage: ChatStage) -> list[float]:
     """Train the dialogue adapter; returns the losses of the steps run here."""
     module = chat_decoder(run, stage)
-    trainer: Trainer[TextBatch] = Trainer(
+    trainer: Trainer[ChatBatch] = Trainer(
         module, stage.loop, run.folder(stage), run.device, run.workers
     )
     trainer.resume()
@@ -200,13 +233,22 @@ def run_chat(run: ChatRun, stage: ChatStage) -> list[float]:
     rng = Random(_EVALUATION_SEED)
     questions = [unseen.conversation(rng) for _ in range(chat.held_out)]
 
-    def loss_fn(batch: TextBatch) -> StepResult:
-        columns = (batch.input_ids, batch.position_ids, batch.labels)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=chat.bfloat16):
-            logits, targets = module(*(column.to(run.device) for column in columns))
+    def loss_fn(batch: ChatBatch) -> StepResult:
+        batch = batch.to(run.device)
+        probe = AttentionProbe()
+        with (
+            torch.autocast(run.device.type, torch.bfloat16, enabled=chat.bfloat16),
+            probe.watch(module.backbone, chat.guide.layers if chat.guide.weight else ()),
+        ):
+            logits, targets = module(batch.ids, batch.positions, batch.labels)
         right = (logits.argmax(-1) == targets).float().mean()
         loss = F.cross_entropy(logits.float(), targets)
-        return StepResult(loss, {"right": float(right)}, batch.input_ids.numel())
+        metrics = {"ce": float(loss.detach()), "right": float(right)}
+        if chat.guide.weight:
+            copied = copy_loss(probe, module.backbone, chat.guide, batch.positions, batch.places)
+            metrics["copied"] = float(copied.detach())
+            loss = loss + chat.guide.weight * copied
+        return StepResult(loss, metrics, batch.ids.numel())
 
     def evaluate() -> Mapping[str, float]:
         outcomes = exact_answers(module, questions, template, run.device)
@@ -214,7 +256,7 @@ def run_chat(run: ChatRun, stage: ChatStage) -> list[float]:
 
     # Every process draws its own conversations.
     seed = run.config.seed + run.workers.rank
-    batches = chat_batches(world, template, chat.shape, seed, trainer.step)
+    batches = chat_batches(world, run.tokenizer, chat.shape, seed, trainer.step)
     return trainer.run(batches, loss_fn, evaluate)
 
 

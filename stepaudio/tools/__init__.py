@@ -5,15 +5,20 @@ Tools are asynchronous, as in the realtime server; `ToolSet.run` calls them from
 
 from stepaudio.tools.base import Tool, ToolResult, ToolSet
 from stepaudio.tools.builtin import builtin_tools
+from stepaudio.tools.calculator import CalculatorTool, calculate
 from stepaudio.tools.clock import Clock, DateTool, TimeTool
 from stepaudio.tools.duration import parse_duration, say_duration
+from stepaudio.tools.numbers import parse_number
+from stepaudio.tools.spelling import SpellingTool
 from stepaudio.tools.timer import Timer, TimerTool
 from stepaudio.tools.weather import SampleWeather, WeatherProvider, WeatherReport, WeatherTool
 
 __all__ = [
+    "CalculatorTool",
     "Clock",
     "DateTool",
     "SampleWeather",
+    "SpellingTool",
     "TimeTool",
     "Timer",
     "TimerTool",
@@ -24,6 +29,8 @@ __all__ = [
     "WeatherReport",
     "WeatherTool",
     "builtin_tools",
+    "calculate",
     "parse_duration",
+    "parse_number",
     "say_duration",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from stepaudio.tools.base import ToolSet
+from stepaudio.tools.calculator import CalculatorTool
 from stepaudio.tools.clock import Clock, DateTool, TimeTool, local_time
+from stepaudio.tools.spelling import SpellingTool
 from stepaudio.tools.timer import TimerTool
 from stepaudio.tools.weather import SampleWeather, WeatherProvider, WeatherTool
 
@@ -14,7 +16,7 @@ def builtin_tools(
     weather: WeatherProvider | None = None,
     timer: TimerTool | None = None,
 ) -> ToolSet:
-    """Time, date, timer and weather.
+    """Time, date, timer, weather, calculator and spelling.
 
     Args:
         clock: gives the local time.
@@ -27,5 +29,7 @@ def builtin_tools(
             DateTool(clock),
             timer or TimerTool(clock),
             WeatherTool(weather or SampleWeather()),
+            CalculatorTool(),
+            SpellingTool(),
         ]
     )

@@ -94,18 +94,25 @@ _SIGNS: Mapping[str, Callable[[int, int], int]] = {
     "plus": lambda a, b: a + b,
     "minus": lambda a, b: a - b,
     "times": lambda a, b: a * b,
+    "divided by": lambda a, b: a // b,
 }
+_LARGEST_RESULT = 999
 
 
 def _calculated(sign: str, a: int, b: int, memory: Memory) -> Answer:
+    mood = memory.persona.mood
+    result = _SIGNS[sign](a, b)
+    # Saying the sum again puts it into one form, and tells the user what was heard.
+    sum_ = f"{say(a)} {sign} {say(b)}"
+    text = f"{sum_} is {say(result)}"
+    memory.number = result if abs(result) <= _LARGEST_RESULT else None
+    if "calculator" in memory.tools:
+        return Answer(toned(mood, text, text), call_of("calculator", sum_), text)
     most = MAX_FACTOR if sign == "times" else MAX_SUMMAND
-    if not (0 <= a <= most and 0 <= b <= most):
+    if not (0 <= a <= most and 0 <= b <= most) or sign == "divided by":
         memory.number = None
         return Answer(replies.TOO_HARD)
-    memory.number = _SIGNS[sign](a, b)
-    # Saying the sum again puts it into one form, from which the result is learned once.
-    text = f"{say(a)} {sign} {say(b)} is {say(memory.number)}"
-    return Answer(toned(memory.persona.mood, text, text))
+    return Answer(toned(mood, text, text))
 
 
 def _number(heard: Mapping[str, str], slot: str) -> int:
@@ -131,11 +138,16 @@ def _goes_on(sign: str) -> Reply:
     return answer
 
 
+def _divides(heard: Mapping[str, str], memory: Memory, rng: Random) -> Answer:
+    a, b = _number(heard, "a"), _number(heard, "b")
+    if not b or a % b:
+        raise Unrecoverable
+    return _calculated("divided by", a, b, memory)
+
+
 def _too_hard(heard: Mapping[str, str], memory: Memory, rng: Random) -> Answer:
     for slot in heard:
-        value = _number(heard, slot)
-        if slot.startswith("big") and value <= MAX_SUMMAND:
-            raise Unrecoverable
+        _number(heard, slot)
     return Answer(replies.TOO_HARD)
 
 
@@ -147,10 +159,9 @@ def _draw_numbers(draw: Callable[[Random], tuple[int, int]]) -> Draw:
     return slots
 
 
-def _draw_hard(values: Slots, rng: Random) -> dict[str, str]:
-    a, b = factors(rng)
-    big, big2 = rng.randint(21, 100), rng.randint(21, 100)
-    return {"a": say(a), "b": say(b), "big": say(big), "big2": say(big2)}
+def _draw_quotient(values: Slots, rng: Random) -> dict[str, str]:
+    b, result = rng.randint(1, MAX_FACTOR), rng.randint(0, MAX_FACTOR)
+    return {"a": say(b * result), "b": say(b)}
 
 
 # ---- saying, spelling, names -----------------------------------------------------------------
@@ -172,7 +183,11 @@ def _says_again(memory: Memory) -> str:
 
 
 def _spells(heard: Mapping[str, str], memory: Memory, rng: Random) -> Answer:
-    return Answer(" ".join(_slot(heard, "word")))
+    word = _slot(heard, "word")
+    letters = " ".join(word)
+    if "spelling" in memory.tools:
+        return Answer(letters, call_of("spelling", word), letters)
+    return Answer(letters)
 
 
 def _learns_name(heard: Mapping[str, str], memory: Memory, rng: Random) -> Answer:
@@ -236,27 +251,28 @@ _PLACE = _draw("place", lambda slots: slots.places)
 _DURATION = _draw("duration", lambda slots: slots.durations)
 
 SKILLS: Mapping[str, Skill] = {
-    "greet": Skill(0.025, _says(lambda m: replies.greeting(m.persona.mood)), polite=False),
+    "greet": Skill(0.035, _says(lambda m: replies.greeting(m.persona.mood)), polite=False),
     "greet_day": Skill(0.02, _greets_by_day, _draw("part", lambda _: DAY_PARTS), polite=False),
-    "how_are_you": Skill(0.025, _says(lambda m: replies.fine(m.persona.mood))),
-    "who": Skill(0.03, _says(lambda m: replies.who(m.persona))),
-    "bot_name": Skill(0.035, _says(lambda m: replies.bot_name(m.persona))),
-    "job": Skill(0.025, _says(lambda m: replies.job(m.persona))),
+    "how_are_you": Skill(0.04, _says(lambda m: replies.fine(m.persona.mood))),
+    "who": Skill(0.05, _says(lambda m: replies.who(m.persona))),
+    "bot_name": Skill(0.05, _says(lambda m: replies.bot_name(m.persona))),
+    "job": Skill(0.04, _says(lambda m: replies.job(m.persona))),
     "abilities": Skill(0.015, _says(lambda m: replies.abilities(bool(m.tools)))),
     "human": Skill(0.012, _says(lambda m: "i am a small computer program")),
     "age": Skill(0.01, _says(lambda m: "i am a program and have no age")),
     "home": Skill(0.01, _says(lambda m: "i live in this computer")),
     "thanks": Skill(0.02, _says(lambda m: replies.welcome(m.persona.mood))),
     "bye": Skill(0.02, _says(lambda m: replies.goodbye(m.persona.mood))),
-    "repeat": Skill(0.36, _repeats, _draw_sentence, polite=False),
+    "repeat": Skill(0.28, _repeats, _draw_sentence, polite=False),
     "again": Skill(0.015, _says(_says_again)),
-    "spell": Skill(0.2, _spells, _draw("word", lambda s: s.words), polite=False),
-    "add": Skill(0.14, _calculates("plus"), _draw_numbers(summands)),
-    "subtract": Skill(0.14, _calculates("minus"), _draw_numbers(summands)),
+    "spell": Skill(0.15, _spells, _draw("word", lambda s: s.words), polite=False),
+    "add": Skill(0.13, _calculates("plus"), _draw_numbers(summands)),
+    "subtract": Skill(0.13, _calculates("minus"), _draw_numbers(summands)),
     "multiply": Skill(0.08, _calculates("times"), _draw_numbers(factors)),
     "then_add": Skill(0.0, _goes_on("plus"), _draw_numbers(summands)),
     "then_subtract": Skill(0.0, _goes_on("minus"), _draw_numbers(summands)),
-    "too_hard": Skill(0.025, _too_hard, _draw_hard),
+    "too_hard": Skill(0.015, _too_hard, _draw_numbers(factors)),
+    "divide": Skill(0.03, _divides, _draw_quotient),
     "my_name": Skill(0.09, _learns_name, _draw("user", lambda s: s.names), polite=False),
     "ask_my_name": Skill(0.06, _says(_knows_name)),
     "time": Skill(0.035, _calls("time")),
@@ -270,5 +286,5 @@ SKILLS: Mapping[str, Skill] = {
     "noise": Skill(0.04, _says(lambda m: replies.NOT_UNDERSTOOD)),
     "foreign": Skill(0.06, _says(lambda m: replies.UNABLE)),
 }
-CALCULATIONS = frozenset(("add", "subtract", "multiply", "then_add", "then_subtract"))
+CALCULATIONS = frozenset(("add", "subtract", "multiply", "divide", "then_add", "then_subtract"))
 FOLLOW_UPS = ("then_add", "then_subtract")

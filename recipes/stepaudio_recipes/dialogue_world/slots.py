@@ -19,9 +19,8 @@ MAX_FACTOR = 12
 DAY_PARTS = ("morning", "afternoon", "evening")
 
 # Numbers by how they are said, and by the words that sound the same.
-NUMBERS = {number_in_words(value): value for value in range(100)} | {
+NUMBERS = {number_in_words(value): value for value in range(1000)} | {
     "to": 2, "too": 2, "for": 4, "fore": 4, "ate": 8, "won": 1, "a hundred": 100,
-    "one hundred": 100,
 }  # fmt: skip
 _UNITS = ("second", "minute", "hour")
 _SET_DURATIONS = ("half an hour", "an hour", "a minute", "half a minute", "one and a half hours")
@@ -91,13 +90,15 @@ class Slots:
 
 
 def summands(rng: Random) -> tuple[int, int]:
-    """Two numbers of a sum or difference; all are trained: sums are learned by heart."""
-    return rng.randint(0, MAX_SUMMAND), rng.randint(0, MAX_SUMMAND)
+    """Two numbers of a sum or difference, most of them small."""
+    most = rng.choices((10, MAX_SUMMAND, 100), (0.4, 0.4, 0.2))[0]
+    return rng.randint(0, most), rng.randint(0, most)
 
 
 def factors(rng: Random) -> tuple[int, int]:
     """Two numbers of a product."""
-    return rng.randint(0, MAX_FACTOR), rng.randint(0, MAX_FACTOR)
+    most = rng.choices((10, MAX_FACTOR, 30), (0.5, 0.3, 0.2))[0]
+    return rng.randint(0, most), rng.randint(0, most)
 
 
 def parse_number(text: str) -> int | None:

@@ -11,8 +11,9 @@ from stepaudio.conversation import ToolCall
 from stepaudio_recipes.dialogue_world.replies import TOOL_FAILED
 from stepaudio_recipes.dialogue_world.slots import say
 
-TOOLS = ("time", "date", "timer", "weather")
+TOOLS = ("time", "date", "timer", "weather", "calculator", "spelling")
 
+_ARGUMENTS = {"timer": "duration", "weather": "place", "calculator": "sum", "spelling": "word"}
 _FAILURE_SHARE = 0.08
 _SAMPLE_SHARE = 0.5
 _ERRORS = (
@@ -46,8 +47,8 @@ def call_of(tool: str, argument: str = "") -> ToolCall:
     A value begins with a space, because the model then copies the tokens of the question: behind a
     quotation mark the same word has other tokens.
     """
-    names = {"timer": "duration", "weather": "place"}
-    return ToolCall(tool, {names[tool]: f" {argument}"} if tool in names else {})
+    name = _ARGUMENTS.get(tool)
+    return ToolCall(tool, {name: f" {argument}"} if name else {})
 
 
 def draw_result(tool: str, argument: str, rng: Random) -> tuple[str, str]:

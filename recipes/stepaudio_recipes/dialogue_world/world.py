@@ -62,7 +62,7 @@ class WorldConfig:
         (0.3, 0.15),
         (0.7, 0.08),
     )
-    tools: tuple[float, float, float] = (0.65, 0.15, 0.2)
+    tools: tuple[float, float, float] = (0.75, 0.12, 0.13)
     politeness: float = 0.3
     follow_ups: float = 0.3
     skills: tuple[str, ...] = ()

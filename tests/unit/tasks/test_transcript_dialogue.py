@@ -51,7 +51,7 @@ def test_everything_is_in_spoken_form_and_tools_are_names(scripted: Scripted) ->
     assert reply.stats.audio_s == 1.0
     assert written(model, dialogue) == (
         "<|BOT|>system\nyou are ada a chef<|EOT|>"
-        "<|BOT|>tool_json_schemas\ntime date timer weather<|EOT|>"
+        "<|BOT|>tool_json_schemas\ntime date timer weather calculator spelling<|EOT|>"
         "<|BOT|>human\nwhat is seven plus two<|EOT|><|BOT|>assistant\nAll fine<|EOT|>"
         "<|BOT|>human\nand five<|EOT|><|BOT|>assistant\nAll fine<|EOT|><|BOT|>assistant\n"
     )

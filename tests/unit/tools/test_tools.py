@@ -19,6 +19,7 @@ from stepaudio.tools import (
     WeatherReport,
     WeatherTool,
     builtin_tools,
+    calculate,
     parse_duration,
     say_duration,
 )
@@ -64,8 +65,14 @@ def ask(tools: ToolSet, name: str, **arguments: object) -> ToolResult:
 
 @pytest.mark.parametrize(
     ("hour", "minute", "text"),
-    [(0, 0, "12:00 am"), (0, 5, "12:05 am"), (11, 59, "11:59 am"), (12, 0, "12:00 pm")]
-    + [(13, 7, "1:07 pm"), (23, 30, "11:30 pm")],
+    [
+        (0, 0, "12:00 am"),
+        (0, 5, "12:05 am"),
+        (11, 59, "11:59 am"),
+        (12, 0, "12:00 pm"),
+        (13, 7, "1:07 pm"),
+        (23, 30, "11:30 pm"),
+    ],
 )
 def test_time(hour: int, minute: int, text: str) -> None:
     clock = Hands(NOON.replace(hour=hour, minute=minute))
@@ -138,6 +145,50 @@ def test_sample_weather_says_so_and_stays() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("seven plus twelve", 19),
+        ("  seventy minus eighty ", -10),
+        ("minus three plus two", -1),
+        ("two plus three times four", 14),
+        ("nine divided by two times four", 18),
+        ("one hundred and twenty plus for", 124),
+        ("5 times two thousand and one", 10_005),
+        ("ten minus minus four", 14),
+    ],
+)
+def test_sums(text: str, value: float) -> None:
+    assert calculate(text) == value
+
+
+def test_a_sum_is_said_with_its_result() -> None:
+    tools = builtin_tools()
+    assert ask(tools, "calculator", sum=" nine divided by two").text == "nine divided by two is 4.5"
+    assert ask(tools, "calculator", sum="ten minus ten").text == "ten minus ten is 0"
+    assert ask(tools, "calculator", sum="one divided by three").text.endswith(" is 0.33")
+    assert ask(tools, "calculator", sum="ten times ten").text == "ten times ten is 100"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("seven", "no small sum"),
+        ("seven plus", "'seven plus' is no number"),
+        ("x plus y", "'x' is no number"),
+        ("six divided by zero", "divided by zero"),
+        ("1e11 times 1e11", "no small sum"),
+    ],
+)
+def test_what_cannot_be_calculated(text: str, reason: str) -> None:
+    assert reason in ask(builtin_tools(), "calculator", sum=text).text
+
+
+def test_spelling() -> None:
+    assert ask(builtin_tools(), "spelling", word=" Jessica").text == "j e s s i c a"
+    assert ask(builtin_tools(), "spelling", word="...").failed
+
+
+@pytest.mark.parametrize(
     ("call", "reason"),
     [
         (ToolCall("timer", {}), "duration is missing"),
@@ -165,7 +216,7 @@ def test_names_are_unique_and_schemas_are_openai_functions() -> None:
     with pytest.raises(ToolError, match="two tools are called 'a'"):
         ToolSet([Fake("a", ToolResult("")), Fake("a", ToolResult(""))])
     tools = builtin_tools()
-    assert tools.names == ("time", "date", "timer", "weather")
+    assert tools.names == ("time", "date", "timer", "weather", "calculator", "spelling")
     functions = [schema["function"] for schema in tools.schemas]
     assert [f["name"] for f in functions] == list(tools.names)
     assert functions[2]["parameters"]["required"] == ["duration"]
