@@ -144,6 +144,34 @@ def test_answers_to_nonsense_and_the_connection_stays(server: Running) -> None:
         assert receive(client)["type"] == "input_audio_buffer.committed"
 
 
+def test_damaged_messages_get_an_answer_each_and_disturb_nobody(server: Running) -> None:
+    rng = np.random.default_rng(0)
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
+    whole = [
+        json.dumps(event).encode()
+        for event in (
+            {"type": "session.update", "session": {"type": "realtime", "instructions": "x"}},
+            {"type": "conversation.item.create", "item": item, "event_id": "e"},
+            {"type": "response.create", "response": {"conversation": "none"}},
+        )
+    ]
+    with server.connect() as client, server.connect() as other:
+        receive(client), receive(other)
+        for number in range(300):
+            damaged = bytearray(whole[number % len(whole)])
+            for position in rng.integers(0, len(damaged), 2):
+                damaged[position] = rng.integers(32, 127)
+            client.send(damaged.decode())
+        send(client, "conversation.item.retrieve", item_id="nobody", event_id="last")
+        events = [receive(client)]
+        while not (events[-1]["type"] == "error" and events[-1]["error"]["event_id"] == "last"):
+            events.append(receive(client))
+            check_wire(events[-1])
+        assert sum(event["type"] == "error" for event in events) > 150
+        send(other, "response.create")
+        assert receive_until(other, "response.done")[-1]["response"]["status"] == "completed"
+
+
 def test_fifteen_mebibytes_at_once_do_not_disturb_others(server: Running) -> None:
     with server.connect() as client, server.connect() as other:
         receive(client), receive(other)

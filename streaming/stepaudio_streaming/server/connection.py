@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 # Decoding more than this takes so long that other sessions would wait for it.
 _LARGE_FRAME = 256 << 10
 
+_HOPELESS_S = 0.1  # for telling a client that takes nothing that it is over
+
 CLOSE_GOING_AWAY = 1001
 CLOSE_POLICY = 1008
 CLOSE_INTERNAL = 1011
@@ -221,9 +223,10 @@ class Connection:
         """Send what waits, and why it is over; not to a client that takes nothing."""
         if end.code is None:
             return
+        listens = end.code != CLOSE_POLICY
         try:
-            async with asyncio.timeout(self._options.send_timeout_s):
-                if end.code != CLOSE_POLICY:
+            async with asyncio.timeout(self._options.send_timeout_s if listens else _HOPELESS_S):
+                if listens:
                     await self._outgoing.drained()
                 await self._websocket.close(end.code, end.reason)
         except (TimeoutError, RuntimeError, OSError):

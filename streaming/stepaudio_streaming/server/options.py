@@ -30,7 +30,7 @@ class ServerOptions:
     api_keys: tuple[str, ...] = ()
     max_sessions: int = 64
     max_session_s: float = 3600.0
-    send_timeout_s: float = 5.0
+    send_timeout_s: float = 4.0
     max_outgoing_bytes: int = 32 << 20
     max_waiting_commands: int = 256
     max_upload_bytes: int = 25_000_000
