@@ -53,35 +53,25 @@ class EngineOptions:
     max_window_s: float = 8.0
 
 
-def serve_checkpoint(
-    source: str | Path,
-    options: EngineOptions | None = None,
-    *,
-    device: str = "auto",
-    name: str | None = None,
+def streaming_engine(
+    model: StepAudio, options: EngineOptions | None = None, *, name: str | None = None
 ) -> StreamingEngine:
-    """Engine that loads a checkpoint when it is started.
+    """Engine over a loaded checkpoint; it is warm when its `start` is done.
 
     Args:
-        source: name of an embedded model, folder, or id of a Hub repository.
+        model: the checkpoint.
         options: how it is served.
-        device: where the model runs.
-        name: under which it is served; None: `source`.
+        name: under which it is served; None: its own.
     """
-    shown = name or str(source)
+    shown = name or model.name
 
     def load() -> Loaded:
-        model = StepAudio.from_pretrained(source, device=device)
-        synthesizer = None
-        if "tts" in model.modes and model.folder is not None and _has_voice(model.folder):
-            synthesizer = model.synthesizer
+        speaks = "tts" in model.modes and model.folder is not None
+        has_voice = speaks and (Path(str(model.folder)) / _TOKEN2WAV).is_dir()
+        synthesizer = model.synthesizer if has_voice else None
         return build_engine(model, synthesizer, options or EngineOptions(), name=shown)
 
     return StreamingEngine(load, name=shown)
-
-
-def _has_voice(folder: Path) -> bool:
-    return (folder / _TOKEN2WAV).is_dir()
 
 
 def build_engine(

@@ -1,0 +1,152 @@
+"""Joins engine, endpoints and sockets to a server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from fastapi import FastAPI
+
+from stepaudio.catalog import DEFAULT_MODEL
+from stepaudio.tasks.alignment import WordAligner
+from stepaudio.tasks.asr import Transcriber
+from stepaudio.tasks.step_audio import StepAudio
+from stepaudio.text.word_model import WordModel
+from stepaudio_streaming.engine.engine import StreamingEngine
+from stepaudio_streaming.engine.loading import EngineOptions, streaming_engine
+from stepaudio_streaming.engine.speaker import EngineSpeaker
+from stepaudio_streaming.http_api.chat import chat_routes
+from stepaudio_streaming.http_api.library import LibraryRecognizer
+from stepaudio_streaming.http_api.speech import speech_routes
+from stepaudio_streaming.http_api.transcriptions import transcription_routes
+from stepaudio_streaming.server.app import build_app
+from stepaudio_streaming.server.options import ServerOptions
+from stepaudio_streaming.server.run import Address, build_server, listen
+
+_log = logging.getLogger(__name__)
+
+_HTTP_SESSIONS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What to serve, and where.
+
+    Attributes:
+        model: name, folder or Hub id.
+        device: where it runs.
+        host: where to listen.
+        port: 0: any free one.
+        api_keys: accepted keys; none: open to all.
+        max_sessions: realtime sessions at once.
+        cors_origins: origins whose pages may use the server.
+        threads: of the model on a CPU; None: as many as there are cores.
+        certificate: file of the TLS certificate; None: no TLS.
+        private_key: file of its key.
+    """
+
+    model: str = DEFAULT_MODEL
+    device: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    max_sessions: int = 16
+    cors_origins: tuple[str, ...] = ()
+    threads: int | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where to listen."""
+        return Address(
+            host=self.host,
+            port=self.port,
+            certificate=self.certificate,
+            private_key=self.private_key,
+        )
+
+    @property
+    def server(self) -> ServerOptions:
+        """Limits and keys of the server."""
+        return ServerOptions(
+            api_keys=self.api_keys, max_sessions=self.max_sessions, cors_origins=self.cors_origins
+        )
+
+
+def serve(options: ServeOptions) -> None:
+    """Serve until a signal comes; answers that are being made then may end.
+
+    Raises:
+        StepAudioError: the model cannot be loaded.
+        OSError: the address is taken.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    # Before the model is loaded, which takes longer: the address may be taken.
+    listener = listen(options.address)
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        asyncio.run(_serve(options, listener))
+    finally:
+        listener.close()
+
+
+def _end(number: int, frame: object) -> None:
+    """While the server runs it has a handler of its own, and calls this one behind its end."""
+    raise SystemExit(0)
+
+
+async def _serve(options: ServeOptions, listener: socket.socket) -> None:
+    _log.info("loading %s", options.model)
+    model = await asyncio.to_thread(StepAudio.from_pretrained, options.model, device=options.device)
+    # HTTP requests take sessions of the engine too.
+    sizes = EngineOptions(
+        max_sessions=options.max_sessions + _HTTP_SESSIONS, num_slots=options.max_sessions
+    )
+    engine = streaming_engine(model, sizes, name=options.model)
+    executor = ThreadPoolExecutor(1, thread_name_prefix="stepaudio-transcriber")
+    try:
+        await asyncio.wrap_future(engine.start())
+        app = application(engine, model, options.server, executor)
+        server = build_server(app, options.server, options.address)
+        host, port = listener.getsockname()[:2]
+        scheme = "http" if options.certificate is None else "https"
+        _log.info("%s is ready at %s://%s:%d", options.model, scheme, host, port)
+        await server.serve(sockets=[listener])
+    finally:
+        engine.stop()
+        executor.shutdown(cancel_futures=True)
+
+
+def application(
+    engine: StreamingEngine, model: StepAudio, options: ServerOptions, executor: Executor
+) -> FastAPI:
+    """All endpoints over an engine that is ready.
+
+    Args:
+        engine: answers and speaks.
+        model: what it has loaded.
+        options: limits and keys.
+        executor: of one thread, which writes down recordings.
+    """
+    name = engine.info.model
+    recognizer = LibraryRecognizer(_transcriber(model), executor, tells_words=True)
+    routers = [transcription_routes(recognizer, name), chat_routes(engine)]
+    if engine.info.voices:
+        routers.append(speech_routes(EngineSpeaker(engine), name))
+    return build_app(engine, options, routers=routers)
+
+
+def _transcriber(model: StepAudio) -> Transcriber:
+    """Writes down recordings with the weights that are there already."""
+    words = None if model.folder is None else WordModel.load(model.folder)
+    has_letters = bool(model.config.audio_encoder_config.ctc_tokens)
+    aligner = WordAligner(model.model) if has_letters else WordAligner.from_pretrained()
+    return Transcriber(model.model, model.tokenizer, words=words, aligner=aligner)
