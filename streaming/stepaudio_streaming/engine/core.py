@@ -112,12 +112,13 @@ class EngineCore:
             What was done; if nothing, it says when there will be something.
         """
         plan = self._scheduler.schedule(now)
+        # Sound first: somebody waits for it.
+        if plan.speak:
+            self._speak(plan.speak, now)
         if plan.begin is not None:
             self._begin(plan.begin)
         if plan.decode:
             self._decode(plan.decode)
-        if plan.speak:
-            self._speak(plan.speak, now)
         if plan.chore is not None:
             self._understand(plan.chore)
         return plan
@@ -131,7 +132,8 @@ class EngineCore:
 
     def _begin(self, track: Track) -> None:
         reply = self._owner(track)
-        assert reply is not None and track.slot is not None
+        if reply is None or track.slot is None:
+            return
         try:
             token = self._runner.begin(track.slot, reply.line)
         except StepAudioError as error:

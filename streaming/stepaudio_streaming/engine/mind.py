@@ -65,13 +65,14 @@ class TranscriptMind:
     def ask(self, entries: Sequence[Entry], options: ReplyOptions) -> Question:
         """See `Mind`."""
         num_audio = sum(entry.num_audio for entry in entries)
-        last = entries[-1] if entries else None
+        said_last = (e for e in reversed(entries) if e.content or e.kind == "user" or e.token_ids)
+        last = next(said_last, None)
         if last is not None and last.kind == "user" and not _is_clear(last):
             usage = PromptTokens(audio=num_audio)
             return Question(None, self._config.not_understood, usage=usage)
-        said = text_to_repeat(options.instructions)
-        if said is not None and (last is None or last.kind != "user"):
-            return Question(None, said, usage=PromptTokens(audio=num_audio))
+        quoted = text_to_repeat(options.instructions)
+        if quoted is not None and (last is None or last.kind != "user"):
+            return Question(None, quoted, usage=PromptTokens(audio=num_audio))
         tools = _offered(options)
         names = tuple(str(tool["function"]["name"]) for tool in tools)
         ids = self._fitting(self._opening(options, names), self._turns(entries), options)

@@ -21,12 +21,13 @@ class SchedulePolicy:
 
     Attributes:
         max_ahead_ms: sound that is made before it is needed.
-        chore_slack_ms: sound that everybody has ahead when something is understood meanwhile.
+        slack_ms: a listener who has so much sound ahead can wait: until others' voices want to
+            speak too, or while something is understood.
         chore_patience_s: nobody waits longer to be understood.
     """
 
     max_ahead_ms: float = 2000.0
-    chore_slack_ms: float = 400.0
+    slack_ms: float = 600.0
     chore_patience_s: float = 0.3
 
 
@@ -60,8 +61,11 @@ class Track:
 
     def ahead_ms(self, now: float) -> float:
         """Sound that was made and not yet heard."""
-        played = 0.0 if self.clock is None else self.clock.unplayed_ms(now)
-        return played + CODE_MS * len(self.waiting)
+        return self.unplayed_ms(now) + CODE_MS * len(self.waiting)
+
+    def unplayed_ms(self, now: float) -> float:
+        """Sound that was sent and not yet heard."""
+        return 0.0 if self.clock is None else self.clock.unplayed_ms(now)
 
 
 @dataclass
@@ -172,7 +176,7 @@ class Scheduler:
         plan = StepPlan(
             begin,
             decode,
-            tuple(track for track in active if self._wants_to_speak(track)),
+            self._to_speak(active, now),
             self._to_understand(active, now),
         )
         if not plan.is_empty:
@@ -212,6 +216,17 @@ class Scheduler:
     def _is_far_ahead(self, track: Track, now: float) -> bool:
         return track.speaks and track.ahead_ms(now) >= self._policy.max_ahead_ms
 
+    def _to_speak(self, active: list[Track], now: float) -> tuple[Track, ...]:
+        """Voices that speak now: together with others if they can wait."""
+        due = tuple(track for track in active if self._wants_to_speak(track))
+        voices = [track for track in active if track.speaks and track.begun]
+        if 2 * len(due) >= len(voices) or any(self._is_urgent(track, now) for track in due):
+            return due
+        return ()
+
+    def _is_urgent(self, track: Track, now: float) -> bool:
+        return track.decoded or track.unplayed_ms(now) < self._policy.slack_ms
+
     def _wants_to_speak(self, track: Track) -> bool:
         if not track.speaks or not track.begun:
             return False
@@ -224,14 +239,18 @@ class Scheduler:
             return None
         chore = min(waiting, key=lambda one: (not one.urgent, one.since))
         slack = [t.ahead_ms(now) for t in active if t.speaks and not t.decoded and t.num_spoken]
-        has_slack = min(slack, default=float("inf")) >= self._policy.chore_slack_ms
+        has_slack = min(slack, default=float("inf")) >= self._policy.slack_ms
         if has_slack or now - chore.since >= self._policy.chore_patience_s:
             return chore
         return None
 
     def _next_time(self, active: list[Track], now: float) -> float | None:
-        """When the first of those that are far ahead goes on."""
-        ahead = [t.ahead_ms(now) for t in active if t.begun and not t.decoded]
-        if not ahead:
-            return None
-        return now + max(0.0, min(ahead) - self._policy.max_ahead_ms) / 1000 + 0.001
+        """When the first of those that are far ahead goes on, or one can wait no longer."""
+        policy = self._policy
+        begun = [track for track in active if track.begun and not track.decoded]
+        waits = [track.ahead_ms(now) - policy.max_ahead_ms for track in begun]
+        due = [track for track in begun if self._wants_to_speak(track)]
+        waits += [track.unplayed_ms(now) - policy.slack_ms for track in due]
+        chores = [chore for chore in self._chores.values() if not chore.paused]
+        waits += [1000 * (one.since + policy.chore_patience_s - now) for one in chores]
+        return now + max(0.0, min(waits)) / 1000 + 0.001 if waits else None

@@ -360,9 +360,12 @@ class Session:
         reply = self._replies.pop(command.response_id, None) or self._finished(command)
         if reply is None:
             return
+        was_silent = reply.clock.sent_ms == 0
         reply.stop()
         reply.clock.stop(now)
-        if reply.entry is not None:
+        if reply.entry is not None and reply.entry.spoken and was_silent:
+            self.history.remove(reply.entry.item_id)
+        elif reply.entry is not None:
             self.history.cut(reply.entry.item_id, command.played_ms)
 
     def _finished(self, command: CancelResponse) -> Reply | None:
