@@ -76,9 +76,9 @@ class Run:
             self._live.append(index)
             self._sampling.assign(slot, self._params[index], self._prompts[index].ids)
         chosen = self._begin(slots)
+        seconds = (time.perf_counter() - start) / len(slots)
         for slot in slots:
-            stats = self.completions[self._live[slot]].stats
-            stats.prefill_s += (time.perf_counter() - start) / len(slots)
+            self.completions[self._live[slot]].stats.prefill_s += seconds
         return self._record(slots, *chosen)
 
     def _begin(self, slots: range) -> tuple[list[int], list[float]]:
@@ -94,10 +94,10 @@ class Run:
         tokens = self._tokens[: len(slots)]
         logits = self._generator.step(tokens, slots, self._cache, adapters)
         chosen = self._choose(logits, slots)
+        seconds = (time.perf_counter() - start) / len(slots)
         for index in self._live:
-            stats = self.completions[index].stats
-            stats.passes += 1
-            stats.decode_s += (time.perf_counter() - start) / len(slots)
+            self.completions[index].stats.record_pass(0)
+            self.completions[index].stats.decode_s += seconds
         return self._record(slots, *chosen)
 
     def _choose(self, logits: Tensor, slots: range) -> tuple[list[int], list[float]]:

@@ -179,13 +179,19 @@ class FusedLayers:
         batch, num_new = shared.batch, shared.num_new
         turned = torch.bmm(heads[:, : num_heads + groups], shared.rotation)
         width = turned.shape[-1]
-        new_keys = turned[:, num_heads:].view(batch, num_new, groups, width).transpose(1, 2)
-        values = heads[:, num_heads + groups :].view(batch, num_new, groups, width).transpose(1, 2)
+        q, new_keys, values = (
+            turned[:, :num_heads],
+            turned[:, num_heads:, None],
+            heads[:, num_heads + groups :, None],
+        )
+        if num_new > 1:
+            q = q.view(batch, num_new, groups, -1, width).permute(0, 2, 3, 1, 4)
+            new_keys = new_keys.view(batch, num_new, groups, width).transpose(1, 2)
+            values = values.view(batch, num_new, groups, width).transpose(1, 2)
         k, v = shared.step.update(new_keys, values, index)
         length = k.shape[2]
         k, v = k.reshape(-1, length, width), v.reshape(-1, length, width)
-        q = turned[:, :num_heads].view(batch, num_new, groups, -1, width)
-        q = q.permute(0, 2, 3, 1, 4).reshape(batch * groups, -1, width)
+        q = q.reshape(batch * groups, -1, width)
         bias = shared.biases[self._windows[index]]
         scores = torch.baddbmm(
             self._nothing if bias is None else bias,
@@ -194,8 +200,10 @@ class FusedLayers:
             beta=0 if bias is None else 1,
             alpha=self._scale,
         )
-        out = torch.bmm(scores.softmax(-1), v).view(batch, groups, -1, num_new, width)
-        return out.permute(0, 3, 1, 2, 4).reshape(batch * num_new, num_heads * width)
+        out = torch.bmm(scores.softmax(-1), v)
+        if num_new > 1:
+            out = out.view(batch, groups, -1, num_new, width).permute(0, 3, 1, 2, 4)
+        return out.reshape(batch * num_new, num_heads * width)
 
     def _attend_many(self, heads: Tensor, shared: LayerPass, index: int) -> Tensor:
         """The same for any number of new tokens."""
