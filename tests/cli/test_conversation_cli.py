@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import Command
 from tests.scripted import scripted_checkpoint
 from tests.unit.conftest import tokenizer_definition
-from tests.unit.tasks.conftest import CALLS, CODES, SPEECH, TEXT, THOUGHT
+from tests.unit.tasks.conftest import CALLS, CODES, EOT, NEWLINE, SPEECH, TEXT, THOUGHT
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,40 @@ def test_tools(run: Command, tmp_path: Path) -> None:
     done = run(*ask)
     assert done.status == 1
     assert "tools.json: no valid JSON" in done.errors[0]
+
+
+def test_builtin_tools_are_run_but_not_forever(run: Command, tmp_path: Path) -> None:
+    calls = (NEWLINE, "<tool_call>", 'functionĊtimerĊ{"duration":Ġ"five', 'Ġminutes"}')
+    script = (*calls, "</tool_call>", EOT)
+    dialogue = {"hearing": "transcript", "language": "en", "tools": "names"}
+    folder = scripted_checkpoint(
+        tmp_path / "mini", tokenizer_definition(adds_space=False), [script], dialogue=dialogue
+    )
+    done = run("chat", "--model", folder, "--text", "Set a timer for 5 minutes")
+    assert (done.status, done.errors) == (0, [])
+    assert done.lines == ['[calls timer {"duration": "five minutes"}]'] * 5
+    done = run("chat", "--model", folder, "--text", "Hi", "--tools", "none")
+    assert len(done.lines) > 1  # without tools a call is text
+    assert "[calls" not in done.out.decode()
+    done = run("chat", "--model", folder, "--text", "Hi", "--tool-result", "x")
+    assert done.errors == ["stepaudio: --tool-result needs the tools: add --tools FILE"]
+
+
+def test_silence_is_answered_without_the_model(run: Command, tmp_path: Path) -> None:
+    import soundfile
+
+    folder = scripted_checkpoint(
+        tmp_path / "mini",
+        tokenizer_definition(adds_space=False),
+        [TEXT],
+        dialogue={"hearing": "transcript", "not_understood": "pardon"},
+    )
+    silence = tmp_path / "silence.wav"
+    soundfile.write(silence, [0.0] * 16_000, 16_000)
+    done = run("chat", "--model", folder, stdin=f"@{silence}\nHi\n".encode())
+    assert done.lines == ["[heard: ]", "pardon", "All fine"]
+    (reply,) = run("chat", "--model", folder, "--audio", silence, "--json").objects
+    assert (reply["text"], reply["heard"], reply["confidence"]) == ("pardon", "", 0.0)
 
 
 def test_variants(run: Command, tmp_path: Path, question: Path) -> None:
