@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from stepaudio.atomic import write_text_atomic
 from stepaudio.audio.prompt_features import VoiceMel
 from stepaudio.catalog import embedded_folder
@@ -56,6 +54,7 @@ class AssembleConfig:
         codec: folder of ``codec``'s tokenizer.
         token2wav: folder of ``token2wav``'s flow and speaker encoder.
         vocoder: folder of ``vocoder``'s run.
+        mel: fields of `VoiceMel` that differ from the public ones.
         sections: of ``config.json``.
     """
 
@@ -67,6 +66,7 @@ class AssembleConfig:
     vocoder: str
     sections: SectionsConfig
     words: str = "nano"
+    mel: dict = field(default_factory=dict)  # type: ignore[type-arg]
 
 
 Config = AssembleConfig
@@ -110,8 +110,8 @@ def trained_parts(config: AssembleConfig) -> TrainedParts:
     )
     vocoder_config = read_vocoder_config(_read(vocoder / "vocoder.json"))
     sound = load_vocoder(vocoder / "vocoder.safetensors", vocoder_config)
-    modules: tuple[Any, ...] = tuple(_half(m) for m in (flow, sound, tokenizer, speaker))
-    return TrainedParts(*modules, mel=VoiceMel())
+    modules: tuple[Any, ...] = tuple(module.half() for module in (flow, sound, tokenizer, speaker))
+    return TrainedParts(*modules, mel=VoiceMel(**config.mel))
 
 
 def write_sections(path: Path, sections: SectionsConfig) -> None:
@@ -124,10 +124,6 @@ def write_sections(path: Path, sections: SectionsConfig) -> None:
         if section:
             values[name] = section
     write_text_atomic(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
-
-
-def _half(module: nn.Module) -> nn.Module:
-    return module.half()
 
 
 def _read(path: Path) -> Mapping[str, Any] | Any:
