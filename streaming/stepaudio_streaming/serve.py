@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from fastapi import FastAPI
+from fastapi import APIRouter
 
 from stepaudio.catalog import DEFAULT_MODEL
 from stepaudio.tasks.alignment import WordAligner
@@ -114,7 +114,8 @@ async def _serve(options: ServeOptions, listener: socket.socket) -> None:
     executor = ThreadPoolExecutor(1, thread_name_prefix="stepaudio-transcriber")
     try:
         await asyncio.wrap_future(engine.start())
-        app = application(engine, model, options.server, executor)
+        routers = service_routes(engine, model, executor)
+        app = build_app(engine, options.server, routers=routers)
         server = build_server(app, options.server, options.address)
         host, port = listener.getsockname()[:2]
         scheme = "http" if options.certificate is None else "https"
@@ -125,15 +126,14 @@ async def _serve(options: ServeOptions, listener: socket.socket) -> None:
         executor.shutdown(cancel_futures=True)
 
 
-def application(
-    engine: StreamingEngine, model: StepAudio, options: ServerOptions, executor: Executor
-) -> FastAPI:
-    """All endpoints over an engine that is ready.
+def service_routes(
+    engine: StreamingEngine, model: StepAudio, executor: Executor
+) -> list[APIRouter]:
+    """Endpoints beside the realtime sessions, over an engine that is ready.
 
     Args:
         engine: answers and speaks.
         model: what it has loaded.
-        options: limits and keys.
         executor: of one thread, which writes down recordings.
     """
     name = engine.info.model
@@ -141,7 +141,7 @@ def application(
     routers = [transcription_routes(recognizer, name), chat_routes(engine)]
     if engine.info.voices:
         routers.append(speech_routes(EngineSpeaker(engine), name))
-    return build_app(engine, options, routers=routers)
+    return routers
 
 
 def _transcriber(model: StepAudio) -> Transcriber:
