@@ -28,6 +28,7 @@ from stepaudio_streaming.events import (
     AppendAudio,
     CommitAudio,
     Configure,
+    Modality,
     ReplyOptions,
     Respond,
     TurnDetection,
@@ -127,7 +128,7 @@ def voice_names(model: StepAudio, synthesizer: Synthesizer) -> tuple[str, ...]:
 
 def warm_up(core: EngineCore, voices: tuple[str, ...]) -> None:
     """Do once what sessions will do, so that the first of them does not wait for it."""
-    modality = "audio" if voices else "text"
+    modality: Modality = "audio" if voices else "text"
     reply = ReplyOptions(modality=modality, voice=voices[0] if voices else "")
     settings = Configure(
         turn_detection=TurnDetection(), transcription=None, noise_reduction=None, reply=reply

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from stepaudio.conversation import (
     Message,
@@ -221,7 +222,7 @@ def _is_clear(entry: Entry) -> bool:
     return entry.understood and bool(entry.content)
 
 
-def _offered(options: ReplyOptions) -> list[dict[str, object]]:
+def _offered(options: ReplyOptions) -> list[dict[str, Any]]:
     """Functions that may be called."""
     choice = options.tool_choice
     if choice == "none":
