@@ -81,8 +81,6 @@ class TranscriptMind:
         line = Line(
             prompt=GenerationPrompt(ids, adapter=self._adapter),
             params=self._params(options, answer_tokens),
-            num_prompt=len(ids),
-            speaks=False,
         )
         return Question(line, tools=names, usage=PromptTokens(text=len(ids), audio=num_audio))
 
@@ -114,12 +112,7 @@ class TranscriptMind:
         phrases = tuple(
             Phrase(
                 job.sentence.text,
-                Line(
-                    prompt=job.prompt,
-                    params=job.sampling(seed),
-                    num_prompt=len(job.prompt.ids),
-                    speaks=True,
-                ),
+                Line(prompt=job.prompt, params=job.sampling(seed)),
                 job.expected_s,
                 len(self._synthesizer.pause(job)) / rate,
                 seed,

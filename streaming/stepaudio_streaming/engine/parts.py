@@ -34,14 +34,10 @@ class Line:
     Attributes:
         prompt: for the model alone.
         params: how to continue it, for the model alone.
-        num_prompt: tokens of the prompt.
-        speaks: the continuation has audio codes.
     """
 
     prompt: Any
     params: Any
-    num_prompt: int
-    speaks: bool
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class Reply:
         options: how to answer.
         desk: shared by all sessions.
         tell: takes events.
+        is_heard: somebody listens while it is made; otherwise it is made as fast as possible.
 
     Attributes:
         id: tag of all that is told.
@@ -87,7 +88,13 @@ class Reply:
     """
 
     def __init__(
-        self, response_id: str, options: ReplyOptions, desk: Desk, tell: Callable[[Event], None]
+        self,
+        response_id: str,
+        options: ReplyOptions,
+        desk: Desk,
+        tell: Callable[[Event], None],
+        *,
+        is_heard: bool = True,
     ) -> None:
         self.entry: Entry | None = None
         self.clock = PlaybackClock()
@@ -96,6 +103,7 @@ class Reply:
         self._options = options
         self._desk = desk
         self._tell = tell
+        self._listener = self.clock if is_heard else None
         self._track: Track | None = None
         self._question = Question(None)
         self._answer = Answer("")
@@ -144,7 +152,7 @@ class Reply:
         if self._question.line is None:
             self._understood(Answer(self._question.canned, remembered=False))
         else:
-            self._track = self._desk.new_track(self, speaks=False, clock=self.clock)
+            self._track = self._desk.new_track(self, speaks=False, clock=self._listener)
 
     def say(self, text: str, wish: SpeechWish) -> None:
         """Speak a given text."""
@@ -258,7 +266,7 @@ class Reply:
         phrase = self._script.phrases[len(self._phrases)]
         expected_ms = 1000 * phrase.expected_s
         self._phrases.append(SpokenPhrase(phrase.text, self.clock.sent_ms, expected_ms))
-        self._track = self._desk.new_track(self, speaks=True, clock=self.clock)
+        self._track = self._desk.new_track(self, speaks=True, clock=self._listener)
         self._desk.runner.open_voice(self._track.key, self._script.voice, phrase.seed)
 
     def _tell_text(self, text: str) -> None:

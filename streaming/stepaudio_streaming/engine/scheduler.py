@@ -39,7 +39,6 @@ class Track:
         key: its name.
         speaks: its codes become sound.
         clock: what the listener has of the answer that it belongs to; None: nobody listens.
-        urgent: comes before those that are not.
         paused: takes part in nothing.
         slot: where it is decoded; None: nowhere yet, or not any more.
         begun: its prompt was read.
@@ -51,7 +50,6 @@ class Track:
     key: int
     speaks: bool
     clock: PlaybackClock | None = None
-    urgent: bool = True
     paused: bool = False
     slot: int | None = None
     begun: bool = False
@@ -70,7 +68,14 @@ class Track:
 
 @dataclass
 class Chore:
-    """Something to be understood; see `Track` for the rest."""
+    """Something to be understood.
+
+    Attributes:
+        key: its name.
+        since: when it came.
+        urgent: comes before those that are not.
+        paused: takes part in nothing.
+    """
 
     key: int
     since: float
@@ -130,11 +135,6 @@ class Scheduler:
     def num_free(self) -> int:
         """Slots that nobody uses."""
         return len(self._free)
-
-    @property
-    def tracks(self) -> Mapping[int, Track]:
-        """Tracks by key, in the order in which they came."""
-        return self._tracks
 
     @property
     def chores(self) -> Mapping[int, Chore]:
@@ -202,7 +202,7 @@ class Scheduler:
         if not waiting:
             return None
         # Whoever has nothing to hear yet comes first; those that speak go on from their buffer.
-        track = min(waiting, key=lambda one: (not one.urgent, self._heard_ms(one)))
+        track = min(waiting, key=self._heard_ms)
         if track.slot is None:
             if not self._free:
                 return None
@@ -211,10 +211,14 @@ class Scheduler:
 
     @staticmethod
     def _heard_ms(track: Track) -> float:
-        return 0.0 if track.clock is None else track.clock.sent_ms
+        return float("inf") if track.clock is None else track.clock.sent_ms
 
     def _is_far_ahead(self, track: Track, now: float) -> bool:
-        return track.speaks and track.ahead_ms(now) >= self._policy.max_ahead_ms
+        return (
+            track.clock is not None
+            and track.speaks
+            and track.ahead_ms(now) >= self._policy.max_ahead_ms
+        )
 
     def _to_speak(self, active: list[Track], now: float) -> tuple[Track, ...]:
         """Voices that speak now: together with others if they can wait."""
@@ -238,7 +242,8 @@ class Scheduler:
         if not waiting:
             return None
         chore = min(waiting, key=lambda one: (not one.urgent, one.since))
-        slack = [t.ahead_ms(now) for t in active if t.speaks and not t.decoded and t.num_spoken]
+        heard = [t for t in active if t.clock is not None and t.num_spoken and not t.decoded]
+        slack = [track.ahead_ms(now) for track in heard]
         has_slack = min(slack, default=float("inf")) >= self._policy.slack_ms
         if has_slack or now - chore.since >= self._policy.chore_patience_s:
             return chore

@@ -321,14 +321,14 @@ class Session:
                 for item in command.context
             ]
             entries = [entry for entry in found if entry is not None]
-        reply = self._new_reply(command.response_id, command.options)
+        reply = self._new_reply(command.response_id, command.options, is_heard=entries is None)
         if entries is None:
             self._speaker = reply
         self._waiting.append(_Waiting(command, reply, entries))
         self._begin_replies()
 
-    def _new_reply(self, response_id: str, options: ReplyOptions) -> Reply:
-        reply = Reply(response_id, options, self._desk, self._told)
+    def _new_reply(self, response_id: str, options: ReplyOptions, *, is_heard: bool) -> Reply:
+        reply = Reply(response_id, options, self._desk, self._told, is_heard=is_heard)
         self._replies[response_id] = reply
         return reply
 
@@ -352,7 +352,8 @@ class Session:
 
     def _say(self, command: Say, now: float) -> None:
         options = ReplyOptions(voice=command.wish.voice)
-        self._new_reply(command.response_id, options).say(command.text, command.wish)
+        reply = self._new_reply(command.response_id, options, is_heard=False)
+        reply.say(command.text, command.wish)
         self._pause()
 
     def _cancel(self, command: CancelResponse, now: float) -> None:

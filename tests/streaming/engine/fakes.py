@@ -130,7 +130,7 @@ class ScriptedModel:
         self.held[slot] = line, given + 1
         if given == line.params:
             return Token(0, finish="stop")
-        return Token(given, code=given) if line.speaks else Token(given)
+        return Token(given, code=given if isinstance(line.prompt, str) else None)
 
     def free(self, slot: int) -> None:
         self.held.pop(slot, None)
@@ -165,7 +165,7 @@ class ScriptedModel:
         if entries and entries[-1].kind == "user" and not entries[-1].understood:
             return Question(None, "pardon", usage=usage)
         words = entries[-1].content.split() if entries else ["hello"]
-        line = Line(prompt=words, params=len(words), num_prompt=10, speaks=False)
+        line = Line(prompt=words, params=len(words))
         return Question(line, tools=names, usage=usage)
 
     def read(self, question: Question, token_ids: Sequence[int]) -> Answer:
@@ -186,7 +186,7 @@ class ScriptedModel:
         phrases = tuple(
             Phrase(
                 part.strip(),
-                Line(prompt=part, params=self.phrase_codes, num_prompt=5, speaks=True),
+                Line(prompt=part, params=self.phrase_codes),
                 expected_s=self.phrase_codes * 0.04,
                 pause_s=0.2,
                 seed=seed,

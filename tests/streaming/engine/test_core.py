@@ -468,6 +468,16 @@ def test_texts_are_spoken_without_a_conversation(clock: Clock) -> None:
     assert not user.of(OutputStarted) and not clock.model.asked
 
 
+def test_what_nobody_listens_to_is_made_at_once(clock: Clock) -> None:
+    user = clock.open(MANUAL)
+    clock.model.phrase_codes = 500
+    user.send(Say("s", "read me", SpeechWish("kathleen")))
+    user.ask("side", ReplyOptions(voice="v"), context=(text_item("x", "outside"),))
+    clock.settle()
+    assert user.finished("s") and user.finished("side")
+    assert len(user.audio("s")) == len(user.audio("side")) == 500 * 960
+
+
 # ---- errors ------------------------------------------------------------------------------------
 
 

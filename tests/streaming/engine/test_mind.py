@@ -23,7 +23,7 @@ def mind(talker: StepAudio) -> TranscriptMind:
 def prompt(mind: TranscriptMind, *entries: Entry, **options: object) -> list[int]:
     question = mind.ask(entries, ReplyOptions(modality="text", **options))  # type: ignore[arg-type]
     assert question.line is not None
-    assert question.usage.text == question.line.num_prompt == len(question.line.prompt.ids)
+    assert question.usage.text == len(question.line.prompt.ids)
     return list(question.line.prompt.ids)
 
 

@@ -39,8 +39,6 @@ def lines(talker: StepAudio) -> list[Line]:
     text = Line(
         prompt=GenerationPrompt(talker.tokenizer.encode("the lazy dog")),
         params=SamplingParams(max_new_tokens=9),
-        num_prompt=3,
-        speaks=False,
     )
     return [spoken[0], text, spoken[1]]
 

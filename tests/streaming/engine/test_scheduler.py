@@ -32,8 +32,8 @@ def plan_of(*tracks: Track, now: float = 0.0, chore: Chore | None = None):  # ty
 
 def test_prompts_are_read_one_at_a_time_the_longest_waiting_listener_first() -> None:
     one = scheduler(num_slots=2)
-    later, first, third = Track(0, True), Track(1, True), Track(2, True)
-    later.clock = PlaybackClock()
+    later, first, third = (Track(key, True, PlaybackClock()) for key in range(3))
+    assert later.clock is not None
     later.clock.send(500.0, 0.0)
     for track in (later, first, third):
         one.add(track)
