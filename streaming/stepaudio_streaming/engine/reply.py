@@ -250,8 +250,7 @@ class Reply:
             )
             self._remember(self.entry)
         if not spoken:
-            if not self._told:
-                self._tell_text(answer.text)
+            self._tell_text(self._stream.flush() if self._told else answer.text)
             return self._finish()
         options = self._options
         wish = SpeechWish(options.voice, speed=options.speed, seed=options.seed or 0)

@@ -55,7 +55,7 @@ class Words:
         return f"w{token_id} "
 
     def flush(self) -> str:
-        return ""
+        return "end"
 
 
 @dataclass

@@ -380,7 +380,7 @@ def test_text_is_told_as_it_is_written(clock: Clock) -> None:
     user.send(InsertItem(text_item("q", "one two three"), None))
     user.ask("r", WRITER)
     clock.settle()
-    assert [e.text for e in user.of(OutputText)] == ["w0 ", "w1 ", "w2 "]
+    assert [e.text for e in user.of(OutputText)] == ["w0 ", "w1 ", "w2 ", "end"]
     assert not user.of(OutputAudio) and user.finished("r") == OutputFinished("r")
 
 
