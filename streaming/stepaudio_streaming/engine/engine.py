@@ -111,6 +111,8 @@ class StreamingEngine:
 
     def start(self) -> Future[None]:
         """Begin to load; the result says when the engine is ready, or what is wrong."""
+        # Whoever stops waiting for it does not stop the thread.
+        self._loaded.set_running_or_notify_cancel()
         self._thread.start()
         return self._loaded
 
