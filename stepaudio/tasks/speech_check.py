@@ -59,7 +59,7 @@ class CheckOptions:
     max_loop: int = 16
     window: int = 50
     min_entropy: float = 3.2
-    max_surprise: float = 7.5
+    max_surprise: float = 6.0
 
 
 def check_speech(
