@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -110,8 +109,14 @@ def trained_parts(config: AssembleConfig) -> TrainedParts:
     )
     vocoder_config = read_vocoder_config(_read(vocoder / "vocoder.json"))
     sound = load_vocoder(vocoder / "vocoder.safetensors", vocoder_config)
-    modules: tuple[Any, ...] = tuple(module.half() for module in (flow, sound, tokenizer, speaker))
-    return TrainedParts(*modules, mel=VoiceMel(**config.mel))
+    modules: dict[str, Any] = {
+        "flow": flow,
+        "vocoder": sound,
+        "tokenizer": tokenizer,
+        "speaker": speaker,
+    }
+    halves = {name: module.half() for name, module in modules.items()}
+    return TrainedParts(**halves, mel=VoiceMel(**config.mel))
 
 
 def write_sections(path: Path, sections: SectionsConfig) -> None:
@@ -126,8 +131,9 @@ def write_sections(path: Path, sections: SectionsConfig) -> None:
     write_text_atomic(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
-def _read(path: Path) -> Mapping[str, Any] | Any:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return values

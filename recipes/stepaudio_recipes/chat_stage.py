@@ -63,6 +63,10 @@ class ChatStage(Protocol):
     """What this module asks of a stage."""
 
     @property
+    def name(self) -> str:
+        """Subfolder of the run."""
+
+    @property
     def loop(self) -> LoopConfig:
         """Length and optimiser."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def phone_frames(log_probs: Tensor, targets: Sequence[int]) -> Frames:
         log_probs: [T, 1 + phones] CTC posteriors.
         targets: CTC indices of the phones.
     """
-    repeated = sum(a == b for a, b in zip(targets, targets[1:], strict=False))
+    repeated = sum(a == b for a, b in pairwise(targets))
     if not targets or len(log_probs) < len(targets) + repeated:
         return np.zeros(0, np.int16)
     wanted = torch.tensor([list(targets)], dtype=torch.int32)

@@ -29,7 +29,7 @@ from stepaudio.models.adapters import (
 )
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.text.tokenizer import TextTokenizer
-from stepaudio_recipes.chat_stage import ChatConfig, run_chat
+from stepaudio_recipes.chat_stage import ChatConfig, ChatStage, run_chat, trained_chat
 from stepaudio_recipes.lexicon import Lexicon
 from stepaudio_recipes.phone_times import align_rows, time_store
 from stepaudio_recipes.trainer import (
@@ -116,7 +116,7 @@ class SpeechRun:
     device: torch.device
     workers: Workers
 
-    def folder(self, stage: SpeechStage) -> Path:
+    def folder(self, stage: ChatStage) -> Path:
         """Folder of one stage."""
         return Path(self.config.output_dir) / stage.name
 
@@ -226,8 +226,7 @@ def main(config: SpeechPretrainConfig) -> list[float]:
             _log.info("stage %s is finished", stage.name)
             continue
         torch.manual_seed(config.seed)
-        objective = {"tts": run_tts, "chat": run_chat}[stage.objective]
-        losses += objective(run, stage)
+        losses += run_tts(run, stage) if stage.objective == "tts" else run_chat(run, stage)
     if not config.only and workers.is_main:
         export(run)
     return losses
@@ -236,7 +235,6 @@ def main(config: SpeechPretrainConfig) -> list[float]:
 def export(run: SpeechRun) -> Path:
     """Write the foundation with the rows of speech, and the adapters, in half precision."""
     from stepaudio.models.checkpoint import save_checkpoint
-    from stepaudio_recipes.chat_stage import trained_chat
 
     folder = Path(run.config.output_dir) / "model"
     adapters: dict[str, Adapter] = {}

@@ -239,15 +239,15 @@ class VoiceData:
             wavs.append(wav * np.float32(gain))
             f0s.append(f0)
             highest.append(self.config.sources[choice].highest_hz)
-        wav, f0 = torch.from_numpy(np.stack(wavs)), np.stack(f0s)
+        sound, pitch = torch.from_numpy(np.stack(wavs)), np.stack(f0s)
         side = _CONTEXT_FRAMES
-        mel = self.mel(wav)[..., side:-side]
+        mel = self.mel(sound)[..., side:-side]
         first = side * self.mel.hop
         return VoiceBatch(
             mel,
-            wav[:, first : first + self.config.frames * self.mel.hop],
+            sound[:, first : first + self.config.frames * self.mel.hop],
             torch.from_numpy(np.stack([fill_gaps(row) for row in f0s])).clamp(*self._range),
-            torch.from_numpy((f0 > 0).astype(np.float32)),
+            torch.from_numpy((pitch > 0).astype(np.float32)),
             torch.tensor(highest),
         )
 

@@ -204,7 +204,7 @@ class StepAudioConfig(PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Write the nested public form; our own fields only where they say something."""
-        own = {
+        own: dict[str, tuple[object, object]] = {
             "prompts": (self.prompts, None),
             "variant": (self.variant, None),
             "modes": (self.modes, None),

@@ -14,6 +14,10 @@ NEEDED = (
     "stepaudio/weights/nano/model.safetensors.index.json",
     "stepaudio/weights/nano/words.safetensors",
     "stepaudio/weights/nano/words.LICENSE",
+    "stepaudio/weights/nano/adapters/tts/adapter_model.safetensors",
+    "stepaudio/weights/nano/adapters/chat/adapter_model.safetensors",
+    "stepaudio/weights/nano/token2wav/token2wav.json",
+    "stepaudio/weights/nano/token2wav/flow.safetensors",
     "stepaudio_recipes/configs/pretrain/nano.yaml",
     "stepaudio_recipes/configs/pretrain/tiny.yaml",
 )

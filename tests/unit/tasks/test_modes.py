@@ -54,11 +54,11 @@ def test_what_is_given_goes_before_configuration_and_name() -> None:
         checked_variant(config, "x", "chat")
 
 
-def test_nano_transcribes_only() -> None:
+def test_nano_says_what_it_can() -> None:
     modes = modes_of(nano_config(), "instruct")
-    assert modes == ("asr",)
-    with pytest.raises(ConfigError, match="nano has no mode 'chat'; it has asr"):
-        require_mode("chat", modes, "nano")
+    assert set(modes) == {"asr", "chat", "voice_chat", "tools", "tts"}
+    with pytest.raises(ConfigError, match="nano has no mode 'caption'; it has asr, chat"):
+        require_mode("caption", modes, "nano")
 
 
 def test_absent_modes_are_those_of_the_variant() -> None:
