@@ -54,6 +54,8 @@ class LossConfig:
     Attributes:
         n_ffts: window sizes of the compared spectra.
         floor: magnitudes far below are silence.
+        repulsion: how much noise two draws of a sound are encouraged to differ in; 0: a voice
+            buzzes, 1: its upper harmonics drown in noise.
         linear: weight of the magnitudes.
         logarithmic: weight of their logarithms.
         mel: weight of the log-mel.
@@ -64,6 +66,7 @@ class LossConfig:
 
     n_ffts: tuple[int, ...] = (256, 512, 1024, 2048)
     floor: float = 2e-4
+    repulsion: float = 0.5
     linear: float = 0.3
     logarithmic: float = 1.0
     mel: float = 1.0
@@ -142,9 +145,10 @@ def training_loss(
         highest_hz_B=batch.highest_hz,
         sample_rate=vocoder.sample_rate,
         floor=weights.floor,
+        repulsion=weights.repulsion,
     )
     mels = [config.mel(sound) for sound in sounds]
-    mel = expected_error(mels, config.mel(batch.wav)).mean()
+    mel = expected_error(mels, config.mel(batch.wav), repulsion=weights.repulsion).mean()
     bins = vocoder.network.log_f0_bins(controls.f0)
     pitch = pitch_loss(controls.pitch_logits, bins, batch.f0, batch.voiced)
     cents = f0_error_cents(controls.f0, batch.f0, batch.voiced)

@@ -4,7 +4,8 @@ A sound with noise in it can be compared in two ways. Its plain distance to the 
 without the noise, because a constant is nearer to random numbers than other random numbers are: the
 model then buzzes where the recording hisses. The energy distance (Gritsenko et al., arXiv
 2008.01160) draws two sounds and takes off how far they are from one another; it is lowest where
-both have the distribution of the recording.
+both have the distribution of the recording. Where the pulses cannot follow the recording closely
+enough, that is with more noise than one wants to hear: a part of it may be taken off instead.
 
 Shape legend: B batch, S samples, K frequencies, F frames of a transform, T mel frames, C pitch
 bins.
@@ -35,12 +36,13 @@ def power_spectrum(wav_BS: Tensor, n_fft: int) -> Tensor:
     return power / window.square().sum()
 
 
-def expected_error(sounds: Sequence[Tensor], target: Tensor) -> Tensor:
+def expected_error(sounds: Sequence[Tensor], target: Tensor, *, repulsion: float = 1.0) -> Tensor:
     """Absolute error of one sound's features, or the energy distance of two sounds' ones.
 
     Args:
         sounds: features of one sound, or of two that differ in nothing but the noise.
         target: features of the recording.
+        repulsion: share of the two sounds' distance that is taken off; 1: energy distance.
 
     Returns:
         One number for every feature.
@@ -48,7 +50,8 @@ def expected_error(sounds: Sequence[Tensor], target: Tensor) -> Tensor:
     if len(sounds) == 1:
         return (sounds[0] - target).abs()
     first, second = sounds
-    return 0.5 * ((first - target).abs() + (second - target).abs() - (first - second).abs())
+    apart = repulsion * (first - second).abs()
+    return 0.5 * ((first - target).abs() + (second - target).abs() - apart)
 
 
 def multi_resolution_loss(
@@ -59,6 +62,7 @@ def multi_resolution_loss(
     highest_hz_B: Tensor,
     sample_rate: int,
     floor: float,
+    repulsion: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Compare magnitudes at several resolutions (after Yamamoto et al., arXiv 1910.11480).
 
@@ -69,6 +73,7 @@ def multi_resolution_loss(
         highest_hz_B: nothing above is compared.
         sample_rate: in Hz.
         floor: magnitudes far below are silence.
+        repulsion: of two sounds, see `expected_error`.
 
     Returns:
         Mean error of the magnitudes relative to the target's mean, and mean error of their
@@ -82,9 +87,10 @@ def multi_resolution_loss(
         hz = torch.arange(target.shape[1], device=target.device) * (sample_rate / n_fft)
         inside = (hz <= highest_hz_B[:, None]).to(target.dtype)[..., None]
         magnitude = target.sqrt()
-        error = expected_error([power.sqrt() for power in powers], magnitude) * inside
+        roots, logs = [p.sqrt() for p in powers], [0.5 * p.log() for p in powers]
+        error = expected_error(roots, magnitude, repulsion=repulsion) * inside
         linear.append(error.sum() / (magnitude * inside).sum())
-        log_error = expected_error([0.5 * power.log() for power in powers], 0.5 * target.log())
+        log_error = expected_error(logs, 0.5 * target.log(), repulsion=repulsion)
         logarithmic.append((log_error * inside).sum() / (inside.sum() * target.shape[-1]))
     return torch.stack(linear).mean(), torch.stack(logarithmic).mean()
 

@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 
 from stepaudio.audio.prompt_features import VoiceMel, fade_window, kaldi_fbank
 
-TOLERANCE = 1e-4
+# Logarithms of nearly silent bins differ by that much between processors.
+TOLERANCE = 2e-3
 
 
 def test_features_and_window(vectors: Path) -> None:

@@ -21,6 +21,12 @@ def test_list_and_show():
         "tokenizer",
         "pretrain",
         "words",
+        "mtp",
+        "token2wav",
+        "vocoder",
+        "codec",
+        "speech_pretrain",
+        "assemble",
     ]
     shown = run("show", "pretrain", "--config", "tiny")
     assert "recipe: pretrain" in shown.stdout

@@ -69,6 +69,12 @@ def test_two_equal_draws_have_the_plain_error():
     assert torch.equal(expected_error([sound, sound], target), expected_error([sound], target))
 
 
+def test_without_repulsion_two_draws_have_their_mean_error():
+    first, second, target = torch.randn(3, 5)
+    mean = 0.5 * ((first - target).abs() + (second - target).abs())
+    assert torch.equal(expected_error([first, second], target, repulsion=0.0), mean)
+
+
 def test_silence_has_a_finite_gradient():
     sound = torch.zeros(1, 1000, requires_grad=True)
     linear, logarithmic = losses(sound, torch.randn(1, 1000))
