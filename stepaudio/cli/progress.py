@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
 
 class Progress:
     """A bar that advances with the sizes of the inputs, and so can tell when all will be done."""
@@ -26,6 +24,8 @@ class Progress:
             sizes: how much work each of them is; None: the bytes of the files.
             unit: what they are called.
         """
+        from tqdm import tqdm  # which ``--help`` must not wait for
+
         self._weights = [_size(file) for file in files] if sizes is None else list(sizes)
         self._unit = unit
         self._shares = [0.0] * len(files)
