@@ -20,4 +20,3 @@ def test_phones_that_do_not_fit_are_not_aligned():
     assert phone_frames(posteriors([1, 1, 1]), [1, 1]).tolist() in ([0, 2], [1, 2], [0, 1])
     assert not len(phone_frames(posteriors([1, 1]), [1, 1]))  # a repeat needs a blank between
     assert not len(phone_frames(posteriors([1, 1]), []))
-
