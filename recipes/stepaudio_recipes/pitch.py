@@ -66,7 +66,7 @@ def track_pitch(
         import pyworld
     except ImportError as error:
         raise ConfigError(
-            "tracking the pitch needs pyworld: pip install 'stepaudio[train]'"
+            "tracking the pitch needs pyworld: pip install 'stepaudio[pitch]', and a C++ compiler"
         ) from error
     samples = wav.astype(np.float64)
 
