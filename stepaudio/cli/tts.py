@@ -33,7 +33,10 @@ examples:
 """
 _SUFFIXES = ("wav", "flac", "mp3", "ogg", "opus")
 _SAMPLING = {
-    "temperature": (float, "of the audio codes; 0 takes the most probable"),
+    "temperature": (
+        float,
+        "of the audio codes; 0 takes the most probable (default: that of the model)",
+    ),
     "top_p": (float, "sample from the smallest set of codes with this probability"),
     "top_k": (int, "sample from so many most probable codes; 0: from all"),
     "retries": (int, "how often a sentence that turned out badly is generated again"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,28 @@ class TokenConstraint(Protocol):
 
 
 @dataclass(frozen=True)
+class HoldLimit:
+    """How long few codes may alternate: cold sampling falls into silence and stays there.
+
+    Attributes:
+        num_codes: latest codes that count as a hold.
+        variety: if they have so many different values at most. These may not come next then.
+        min_speech: once there are so many codes, a hold is the end of the speech.
+    """
+
+    num_codes: int
+    variety: int
+    min_speech: int
+
+    def held(self, codes: Sequence[int]) -> frozenset[int]:
+        """Values of the latest codes if they are a hold, else none."""
+        if len(codes) < self.num_codes:
+            return frozenset()
+        latest = frozenset(codes[-self.num_codes :])
+        return latest if len(latest) <= self.variety else frozenset()
+
+
+@dataclass(frozen=True)
 class GivenText:
     """Speech that says a given text: the model chooses audio codes, and when to end.
 
@@ -27,24 +50,43 @@ class GivenText:
     Attributes:
         text_ids: tokens of the text.
         vocab: ids of the codes and marks.
+        hold: how long few codes may alternate; None: for ever.
     """
 
     text_ids: tuple[int, ...]
     vocab: Vocabulary
+    hold: HoldLimit | None = None
 
     def allowed(self, ids: Sequence[int]) -> Sequence[range]:
         """See `TokenConstraint`."""
         vocab = self.vocab
         group, place = divmod(len(ids), CODES_PER_GROUP + 1)
         if place:
-            return (range(vocab.audio_0, vocab.audio_0 + vocab.num_codes),)
+            codes = range(vocab.audio_0, vocab.audio_0 + vocab.num_codes)
+            return _without(codes, self._held(ids)) or (codes,)
         if group < len(self.text_ids):
             token = self.text_ids[group]
             return (range(token, token + 1),)
-        return (
-            range(vocab.tts_end, vocab.tts_end + 1),
-            range(vocab.tts_pad, vocab.tts_pad + 1),
-        )
+        end = range(vocab.tts_end, vocab.tts_end + 1)
+        num_codes = group * CODES_PER_GROUP
+        if self.hold is not None and num_codes >= self.hold.min_speech and self._held(ids):
+            return (end,)
+        return (end, range(vocab.tts_pad, vocab.tts_pad + 1))
+
+    def _held(self, ids: Sequence[int]) -> frozenset[int]:
+        """Tokens of the codes that are held."""
+        if self.hold is None:
+            return frozenset()
+        groups = -(-self.hold.num_codes // CODES_PER_GROUP) + 1
+        recent = ids[-groups * (CODES_PER_GROUP + 1) :]
+        return self.hold.held([token for token in recent if self.vocab.is_audio(token)])
+
+
+def _without(ids: range, banned: frozenset[int]) -> tuple[range, ...]:
+    """What is left of consecutive ids."""
+    edges = [ids.start - 1, *sorted(banned), ids.stop]
+    gaps = (range(first + 1, stop) for first, stop in itertools.pairwise(edges))
+    return tuple(gap for gap in gaps if gap)
 
 
 @dataclass(frozen=True)

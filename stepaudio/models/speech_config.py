@@ -25,6 +25,7 @@ class SpeechConfig(ConfigSection):
         voices: names that the instruction may have.
         styles: words that the instruction may have, and how many times as long they make speech;
             None: any text.
+        temperature: of the audio codes.
         max_letters: longest text that is spoken at once; longer ones are cut.
         seconds_a_phone: how long a phone takes, for the check of what was spoken.
         pause_s: how long the silence around a sentence lasts, for the same check.
@@ -35,6 +36,7 @@ class SpeechConfig(ConfigSection):
     adapter: str = ""
     voices: tuple[str, ...] = ()
     styles: Mapping[str, float] | None = field(default=None)
+    temperature: float = 0.7
     max_letters: int = 200
     seconds_a_phone: float = 0.075
     pause_s: float = 0.6
@@ -46,6 +48,7 @@ class SpeechConfig(ConfigSection):
             (not isinstance(self.adapter, str), "adapter must be a name"),
             (not _are_names(self.voices), "voices must be names"),
             (not _are_styles(self.styles), "styles must be words with positive factors"),
+            (not _is_positive(self.temperature), "temperature must be positive"),
             (not _is_count(self.max_letters), "max_letters must be a number from 1 on"),
             (not _is_positive(self.seconds_a_phone), "seconds_a_phone must be positive"),
             (not _is_positive(self.pause_s), "pause_s must be positive"),

@@ -15,12 +15,17 @@ class SpeechOptions:
     """Options of a `Synthesizer`.
 
     Attributes:
-        temperature: of the audio codes; 0 takes the most probable one.
+        temperature: of the audio codes; 0 takes the most probable one; None: as the checkpoint
+            wants it.
         top_p: sample from the smallest set of codes that has this probability.
         top_k: sample from so many most probable codes; 0: from all.
         repetition_window: latest tokens in which a code may not become too frequent; 0: any.
         max_repetition: share of the window that one code may have.
+        max_hold: longest stretch of few different codes, in codes; sampling leaves them then, or
+            ends. Recorded sentences have 14 at most.
         retries: how often a sentence with problems is generated again.
+        warming: what every further attempt adds to the temperature: loops and held sounds come
+            from cold sampling.
         batch_size: sentences that are generated together.
         text: how text is cut; None: as the checkpoint wants it.
         checks: limits of what counts as a problem.
@@ -28,12 +33,14 @@ class SpeechOptions:
             last one.
     """
 
-    temperature: float = 0.7
+    temperature: float | None = None
     top_p: float = 0.9
     top_k: int = 0
     repetition_window: int = 10
     max_repetition: float = 0.4
+    max_hold: int = 13
     retries: int = 1
+    warming: float = 0.3
     batch_size: int = 8
     text: SpeechTextOptions | None = None
     checks: CheckOptions = field(default_factory=CheckOptions)
@@ -42,18 +49,24 @@ class SpeechOptions:
     )
 
     def __post_init__(self) -> None:
-        self.sampling()  # checks its values
-        if self.retries < 0:
-            raise ValueError(f"retries must not be negative, got {self.retries}")
+        self.sampling(0.0)  # checks its values
+        if self.retries < 0 or self.warming < 0:
+            raise ValueError("retries and warming must not be negative")
+        if self.max_hold < 1:
+            raise ValueError(f"max_hold must be at least 1, got {self.max_hold}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if any(seconds < 0 for seconds in self.pauses.values()):
             raise ValueError("pauses must not be negative")
 
-    def sampling(self) -> SamplingParams:
-        """Sampling of a completion, without its limit and seed."""
+    def sampling(self, temperature: float) -> SamplingParams:
+        """Sampling of a completion, without its limit and seed.
+
+        Args:
+            temperature: of the checkpoint.
+        """
         return SamplingParams(
-            temperature=self.temperature,
+            temperature=temperature if self.temperature is None else self.temperature,
             top_p=self.top_p,
             top_k=self.top_k,
             repetition_window=self.repetition_window,

@@ -12,7 +12,7 @@ from stepaudio.audio.frames import CODES_PER_SECOND
 from stepaudio.conversation import Part, TextPart, TokenPart, task_messages
 from stepaudio.errors import ConfigError, SpeechTextError
 from stepaudio.generation.completion import Completion, GenerationPrompt
-from stepaudio.generation.constraint import GivenText
+from stepaudio.generation.constraint import GivenText, HoldLimit
 from stepaudio.generation.sampling import SamplingParams
 from stepaudio.tasks.modes import require_mode
 from stepaudio.tasks.speech_options import SpeechOptions
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _GROUP = CODES_PER_GROUP + 1
 _SPARE_GROUPS = 4  # behind the text at least
+_HELD_VARIETY = 4  # different codes of a silence
+_SPOKEN_SHARE = 0.75  # of the expected length, behind which a long silence is the end
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,10 @@ class SpeechJob:
     params: SamplingParams
     expected_s: float
 
-    def sampling(self, seed: int) -> SamplingParams:
-        """Sampling of one attempt."""
-        return dataclasses.replace(self.params, seed=seed)
+    def sampling(self, seed: int, warmer: float = 0.0) -> SamplingParams:
+        """Sampling of one attempt, at a temperature that is so much higher."""
+        temperature = self.params.temperature + warmer
+        return dataclasses.replace(self.params, seed=seed, temperature=temperature)
 
 
 class SpeechPrompter:
@@ -120,14 +123,15 @@ class SpeechPrompter:
         expected_s = style.length * (config.pause_s + config.seconds_a_phone * num_sounds)
         longest_s = self._options.checks.max_ratio * expected_s + self._options.checks.slack_s
         groups = math.ceil((longest_s + 1) * CODES_PER_SECOND / CODES_PER_GROUP)
-        params = self._options.sampling()
+        params = self._options.sampling(config.temperature)
         if config.given_text:
             text_ids = tuple(model.tokenizer.encode(sentence.text))
             groups = max(groups, len(text_ids) + _SPARE_GROUPS)
             vocab = model.tokenizer.vocab
-            params = dataclasses.replace(
-                params, constraint=GivenText(text_ids, vocab), stop_ids=(vocab.tts_end,)
-            )
+            spoken = round(_SPOKEN_SHARE * expected_s * CODES_PER_SECOND)
+            hold = HoldLimit(self._options.max_hold, _HELD_VARIETY, spoken)
+            constraint = GivenText(text_ids, vocab, hold)
+            params = dataclasses.replace(params, constraint=constraint, stop_ids=(vocab.tts_end,))
         params = dataclasses.replace(params, max_new_tokens=_GROUP * groups)
         return SpeechJob(
             sentence, GenerationPrompt(prompt, adapter=self._adapter), params, expected_s

@@ -290,9 +290,13 @@ class Synthesizer:
         pending = list(range(len(jobs)))
         for attempt in range(self.options.retries + 1):
             seeds = [attempt_seed(jobs[index][1], attempt) for index in pending]
+            warmer = attempt * self.options.warming
             completions = self.model.generator.generate(
                 [jobs[index][0].prompt for index in pending],
-                [jobs[index][0].sampling(seed) for index, seed in zip(pending, seeds, strict=True)],
+                [
+                    jobs[index][0].sampling(seed, warmer)
+                    for index, seed in zip(pending, seeds, strict=True)
+                ],
                 num_slots=self.options.batch_size,
             )
             for index, completion, seed in zip(pending, completions, seeds, strict=True):

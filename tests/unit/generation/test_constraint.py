@@ -1,8 +1,10 @@
+import dataclasses
+
 import pytest
 import torch
 
 from stepaudio.conversation import interleave
-from stepaudio.generation.constraint import GivenText
+from stepaudio.generation.constraint import GivenText, HoldLimit
 from stepaudio.generation.sampling import SamplingBatch, SamplingParams, keep_allowed
 from stepaudio.text.tokenizer import TextTokenizer
 
@@ -112,3 +114,37 @@ def test_a_moved_slot_remembers_its_tokens() -> None:
 def test_wrong_parameters(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         SamplingParams(**values)  # type: ignore[arg-type]
+
+
+# ---- holds ---------------------------------------------------------------------------------------
+
+
+def test_a_hold_is_left_or_ends_the_speech(tokenizer: TextTokenizer) -> None:
+    vocab = tokenizer.vocab
+    codes = set(range(vocab.audio_0, vocab.audio_0 + vocab.num_codes))
+    hold = HoldLimit(num_codes=6, variety=2, min_speech=12)
+    constraint = GivenText((5,), vocab, hold)
+
+    def behind(*spoken: int) -> set[int]:
+        """What may follow so many codes; between groups, the mark of the next group."""
+        ids = interleave([5], list(spoken), vocab)
+        length = len(spoken) + -(-len(spoken) // 4)
+        return ids_of(constraint.allowed(ids[:length]))
+
+    banned = {vocab.id_of_code(0), vocab.id_of_code(9)}
+    assert behind(1, 2, 9, 0, 9) == codes
+    assert behind(9, 0, 0, 9, 9, 0) == codes - banned
+    assert behind(9, 0, 0, 9, 9, 1) == codes
+    assert behind(1, 9, 0, 0, 9, 0, 0) == codes - banned
+    # Too early to be the end, then late enough.
+    marks = {vocab.tts_end, vocab.tts_pad}
+    assert behind(1, 2, 9, 0, 0, 9, 9, 0) == marks
+    assert behind(1, 2, 3, 4, 5, 6, 9, 0, 0, 9, 9, 0) == {vocab.tts_end}
+    assert behind(1, 2, 3, 4, 5, 6, 9, 0, 0, 9, 9, 1) == marks
+
+
+def test_a_hold_of_every_code_is_no_hold(tokenizer: TextTokenizer) -> None:
+    vocab = dataclasses.replace(tokenizer.vocab, num_codes=2)
+    constraint = GivenText((5,), vocab, HoldLimit(num_codes=4, variety=2, min_speech=99))
+    ids = interleave([5], [0, 1, 0, 1, 1], vocab)
+    assert ids_of(constraint.allowed(ids[:7])) == {vocab.audio_0, vocab.audio_0 + 1}

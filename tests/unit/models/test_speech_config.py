@@ -32,6 +32,7 @@ def test_public_checkpoints_have_no_section() -> None:
         ({"voices": "kathleen"}, "voices must be"),
         ({"styles": ["slowly"]}, "styles must be"),
         ({"styles": {"slowly": 0}}, "styles must be"),
+        ({"temperature": -1}, "temperature must be"),
         ({"max_letters": 0}, "max_letters must be"),
         ({"max_letters": 7.5}, "max_letters must be"),
         ({"seconds_a_phone": 0}, "seconds_a_phone must be"),
