@@ -66,7 +66,7 @@ class LossConfig:
 
     n_ffts: tuple[int, ...] = (256, 512, 1024, 2048)
     floor: float = 2e-4
-    repulsion: float = 0.5
+    repulsion: float = 1.0
     linear: float = 0.3
     logarithmic: float = 1.0
     mel: float = 1.0
