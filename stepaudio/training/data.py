@@ -1,7 +1,8 @@
 """Speech training data: manifest rows to deterministic, length-bucketed, augmented batches.
 
 The batch of a step is a pure function of the seed and the step, so a killed run resumes with the
-data that it would have seen.
+data that it would have seen. Preferences between spoken takes have a module of their own,
+`preferences`; its names can be imported from here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,33 @@ from stepaudio.models.config import AudioEncoderConfig
 from stepaudio.text.ctc import ctc_targets
 from stepaudio.text.manifest import ManifestRow
 from stepaudio.training.augment import AugmentConfig, Samples, augment_waveform, spec_augment
+from stepaudio.training.preferences import (
+    PreferencePair,
+    PreferencePrompt,
+    PreferenceRow,
+    PreferenceTake,
+    append_preference,
+    load_preference_pairs,
+    read_preferences,
+    store_audio,
+)
+
+__all__ = [
+    "Batch",
+    "BatchBuilder",
+    "PreferencePair",
+    "PreferencePrompt",
+    "PreferenceRow",
+    "PreferenceTake",
+    "SampleStore",
+    "Source",
+    "append_preference",
+    "load_preference_pairs",
+    "pack_rows",
+    "plan_batches",
+    "read_preferences",
+    "store_audio",
+]
 
 _INT16_SCALE = np.float32(1.0 / 32768.0)
 _BLOCK_ROWS = 2048  # utterances that are sorted by length together
