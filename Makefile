@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := stepaudio recipes eval streaming tests benchmarks
+PACKAGES := stepaudio recipes eval streaming webui tests benchmarks
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: demo test setup check format wheel clean
@@ -16,7 +16,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 # Every extra and console script.
 $(VENV)/.setup: $(VENV)/.core
-	$(BIN)/python -m pip install -c constraints.txt -e ".[eval,train,serve,webui,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[eval,train,serve,bench,webui,dev]"
 	touch $@
 
 demo: $(VENV)/.core

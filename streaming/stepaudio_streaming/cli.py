@@ -23,13 +23,15 @@ examples:
 """
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Type of an argument: a number from 1 on."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
     return int(text)
 
 
-def _port(text: str) -> int:
+def port_number(text: str) -> int:
+    """Type of an argument: a port, or 0."""
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port, 0 to 65535")
     return int(text)
@@ -47,11 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model", default=DEFAULT_MODEL, help="name, folder or Hub id (default: %(default)s)")
     add("--device", default="auto", help="cpu, cuda, or auto (default)")
     add("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
-    add("--port", type=_port, default=8000, help="0: any free one (default: %(default)s)")
+    add("--port", type=port_number, default=8000, help="0: any free one (default: %(default)s)")
     add("--api-key-file", type=Path, help="file with one accepted key a line; none: open to all")
-    add("--max-sessions", type=_positive, default=16, help="at once (default: %(default)s)")
+    add("--max-sessions", type=positive, default=16, help="at once (default: %(default)s)")
     add("--cors-origin", action="append", default=[], metavar="ORIGIN", help="may be repeated")
-    add("--threads", type=_positive, help="of the model on a CPU (default: all cores)")
+    add("--threads", type=positive, help="of the model on a CPU (default: all cores)")
     add("--ssl-certfile", type=Path, help="TLS certificate")
     add("--ssl-keyfile", type=Path, help="its private key")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info")

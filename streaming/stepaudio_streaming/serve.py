@@ -137,15 +137,15 @@ def service_routes(
         executor: of one thread, which writes down recordings.
     """
     name = engine.info.model
-    recognizer = LibraryRecognizer(_transcriber(model), executor, tells_words=True)
+    recognizer = LibraryRecognizer(transcriber_of(model), executor, tells_words=True)
     routers = [transcription_routes(recognizer, name), chat_routes(engine)]
     if engine.info.voices:
         routers.append(speech_routes(EngineSpeaker(engine), name))
     return routers
 
 
-def _transcriber(model: StepAudio) -> Transcriber:
-    """Writes down recordings with the weights that are there already."""
+def transcriber_of(model: StepAudio) -> Transcriber:
+    """Transcriber over the weights that a model has loaded already; it tells the times of words."""
     words = None if model.folder is None else WordModel.load(model.folder)
     has_letters = bool(model.config.audio_encoder_config.ctc_tokens)
     aligner = WordAligner(model.model) if has_letters else WordAligner.from_pretrained()

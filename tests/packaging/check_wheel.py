@@ -3,7 +3,13 @@
 import sys
 import zipfile
 
-PACKAGES = {"stepaudio", "stepaudio_recipes", "stepaudio_eval", "stepaudio_streaming"}
+PACKAGES = {
+    "stepaudio",
+    "stepaudio_recipes",
+    "stepaudio_eval",
+    "stepaudio_streaming",
+    "stepaudio_webui",
+}
 NEEDED = (
     "stepaudio/py.typed",
     "stepaudio/voices/kathleen.ogg",

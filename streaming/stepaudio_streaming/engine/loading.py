@@ -67,12 +67,20 @@ def streaming_engine(
     shown = name or model.name
 
     def load() -> Loaded:
-        speaks = "tts" in model.modes and model.folder is not None
-        has_voice = speaks and (Path(str(model.folder)) / _TOKEN2WAV).is_dir()
-        synthesizer = model.synthesizer if has_voice else None
-        return build_engine(model, synthesizer, options or EngineOptions(), name=shown)
+        return load_engine(model, options or EngineOptions(), name=shown)
 
     return StreamingEngine(load, name=shown)
+
+
+def load_engine(model: StepAudio, options: EngineOptions, *, name: str) -> Loaded:
+    """Build the core over a loaded checkpoint with the voice that it has, and warm it.
+
+    Arguments and errors as `build_engine`; the thread that calls it is the engine's.
+    """
+    speaks = "tts" in model.modes and model.folder is not None
+    has_voice = speaks and (Path(str(model.folder)) / _TOKEN2WAV).is_dir()
+    synthesizer = model.synthesizer if has_voice else None
+    return build_engine(model, synthesizer, options, name=name)
 
 
 def build_engine(

@@ -113,8 +113,15 @@ def _model_routes(gateway: Gateway) -> APIRouter:
     router = APIRouter(tags=["models"])
 
     def model(name: str) -> dict[str, Any]:
-        created = gateway.engine.info.created
-        return {"id": name, "object": "model", "created": created, "owned_by": "stepaudio"}
+        info = gateway.engine.info
+        return {
+            "id": name,
+            "object": "model",
+            "created": info.created,
+            "owned_by": "stepaudio",
+            # Beside OpenAI's fields, for clients that offer a choice.
+            "voices": list(info.voices),
+        }
 
     @router.get("/models")
     async def models() -> dict[str, Any]:

@@ -78,7 +78,12 @@ def build_server(app: FastAPI, options: ServerOptions, address: Address) -> Real
 
     Call its `run`, or await its `serve`, with `sockets=[listen(address)]`.
     """
-    config = uvicorn.Config(
+    return RealtimeServer(server_config(app, options, address), app.state.gateway)
+
+
+def server_config(app: FastAPI, options: ServerOptions, address: Address) -> uvicorn.Config:
+    """Settings of uvicorn for an application with realtime sessions."""
+    return uvicorn.Config(
         app,
         ws="websockets-sansio",
         ws_max_size=_MAX_FRAME,
@@ -91,4 +96,3 @@ def build_server(app: FastAPI, options: ServerOptions, address: Address) -> Real
         access_log=False,
         log_level="warning",
     )
-    return RealtimeServer(config, app.state.gateway)

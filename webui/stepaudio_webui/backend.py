@@ -1,0 +1,118 @@
+"""What the tabs need of a model, in this process or behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from stepaudio.tasks.step_audio import StepAudio
+    from stepaudio.tasks.transcript import Transcript
+
+OUTPUT_RATE = 24_000  # Hz, of all speech that a backend gives
+
+Samples = NDArray[np.float32]
+State = Literal["loading", "ready", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendStatus:
+    """What is known about the model now.
+
+    Attributes:
+        state: "loading" is followed by one of the others; a server that is gone may come back.
+        model: its name.
+        place: where it runs, for people: "this computer", or the address of a server.
+        modes: what it can do (`stepaudio.tasks.modes`), "asr", "tts" and "voice_chat" among them;
+            empty until it is known.
+        voices: names of its voices, the default first.
+        problem: why it failed, in plain words with what to do.
+        chat: whether conversations can begin; they may fail where the rest works.
+        chat_problem: why they cannot.
+    """
+
+    state: State
+    model: str
+    place: str
+    modes: tuple[str, ...] = ()
+    voices: tuple[str, ...] = ()
+    problem: str = ""
+    chat: State = "loading"
+    chat_problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeOptions:
+    """How a recording is written down.
+
+    Attributes:
+        keywords: names and terms that may occur.
+    """
+
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakRequest:
+    """A text to speak.
+
+    Attributes:
+        text: what to say.
+        voice: name of a voice, or a recording of it (this computer only); empty: the default.
+        instruction: how to say it.
+        speed: 1.0 is normal.
+        seed: of sampling; a server does not take one.
+    """
+
+    text: str
+    voice: str = ""
+    instruction: str = ""
+    speed: float = 1.0
+    seed: int = 0
+
+
+class Backend(Protocol):
+    """A model as the tabs see it; every method may be called from any thread."""
+
+    def status(self) -> BackendStatus:
+        """What is known now; quick, never raises."""
+        ...
+
+    def wait_ready(self) -> BackendStatus:
+        """Wait until the model is loaded.
+
+        Raises:
+            StepAudioError: it cannot be, or the server is gone.
+        """
+        ...
+
+    def transcribe(self, path: Path, options: TranscribeOptions) -> Transcript:
+        """Write down a recording, with the times of its words.
+
+        Raises:
+            StepAudioError: it cannot be read, is too long, or the server is gone.
+        """
+        ...
+
+    def speak(self, request: SpeakRequest) -> Iterator[Samples]:
+        """Speak a text: float32 [samples] at `OUTPUT_RATE`, piece by piece as it is generated.
+
+        Raises:
+            StepAudioError: it cannot be spoken, or the server is gone.
+        """
+        ...
+
+    def local_model(self) -> AbstractContextManager[StepAudio]:
+        """The loaded model itself, for what only this computer can do; others wait meanwhile.
+
+        Raises:
+            ConfigError: the model is behind a server; the message says what to do.
+            StepAudioError: it cannot be loaded.
+        """
+        ...

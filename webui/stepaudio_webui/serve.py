@@ -1,0 +1,147 @@
+"""Joins page, conversations and sockets to one site."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
+
+from stepaudio.catalog import DEFAULT_MODEL
+from stepaudio.errors import ConfigError
+from stepaudio_streaming.server.gateway import Gateway
+from stepaudio_streaming.server.options import ServerOptions
+from stepaudio_streaming.server.run import Address, build_server, listen, server_config
+from stepaudio_webui.app import build_app, mount_app
+from stepaudio_webui.local_backend import LocalBackend
+from stepaudio_webui.realtime_proxy import RealtimeProxy
+from stepaudio_webui.server_backend import ServerBackend
+from stepaudio_webui.theme import STATIC, STATIC_URL
+from stepaudio_webui.voice_api import voice_routes
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebOptions:
+    """What the page shows, and where.
+
+    Attributes:
+        model: name, folder or Hub id.
+        device: where it runs.
+        server: address of a running server instead; None: the model is in this process.
+        api_key: of that server.
+        host: where to listen.
+        port: 0: any free one.
+        share: also over a public address of Gradio's.
+        max_sessions: conversations at once.
+    """
+
+    model: str = DEFAULT_MODEL
+    device: str = "auto"
+    server: str | None = None
+    api_key: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 7860
+    share: bool = False
+    max_sessions: int = 8
+
+
+def build_site(backend: LocalBackend | ServerBackend, *, max_sessions: int = 8) -> FastAPI:
+    """Build the site: the page, its conversations, and what its scripts ask for.
+
+    Args:
+        backend: the model behind it.
+        max_sessions: conversations at once; a server has limits of its own.
+    """
+    site = FastAPI(title="stepaudio-webui", docs_url=None, redoc_url=None, openapi_url=None)
+    if isinstance(backend, LocalBackend):
+        gateway = Gateway(backend.engine, ServerOptions(max_sessions=max_sessions))
+        site.state.gateway = gateway
+        serve_session = gateway.serve
+    else:
+        serve_session = RealtimeProxy(backend).serve
+
+    @site.websocket("/v1/realtime")
+    async def realtime(websocket: WebSocket) -> None:
+        await serve_session(websocket)
+
+    site.include_router(voice_routes(backend))
+    site.mount(STATIC_URL, StaticFiles(directory=STATIC))
+    mount_app(site, build_app(backend))
+    return site
+
+
+def serve(options: WebOptions) -> None:
+    """Show the page until a signal comes.
+
+    Raises:
+        ConfigError: the address of the server is none.
+        OSError: the port is taken.
+    """
+    address = Address(host=options.host, port=options.port)
+    listener = listen(address)
+    try:
+        asyncio.run(_serve(options, address, listener))
+    finally:
+        listener.close()
+
+
+async def _serve(options: WebOptions, address: Address, listener: socket.socket) -> None:
+    backend = build_backend(options)
+    server = page_server(backend, address, max_sessions=options.max_sessions)
+    host, port = listener.getsockname()[:2]
+    _log.info("open http://%s:%d in a browser", host, port)
+    if options.share:
+        _log.info("public address: %s", await asyncio.to_thread(_share, port))
+    if isinstance(backend, LocalBackend):
+        backend.start()
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        if isinstance(backend, LocalBackend):
+            backend.stop()
+
+
+def build_backend(options: WebOptions) -> LocalBackend | ServerBackend:
+    """The model that the options name; it is not loaded yet.
+
+    Raises:
+        ConfigError: the address of the server is none.
+    """
+    if options.server is not None:
+        return ServerBackend(options.server, options.api_key)
+    return LocalBackend(options.model, device=options.device, max_sessions=options.max_sessions)
+
+
+def page_server(
+    backend: LocalBackend | ServerBackend, address: Address, *, max_sessions: int = 8
+) -> uvicorn.Server:
+    """Server of the page; await its `serve` with the listening socket."""
+    site = build_site(backend, max_sessions=max_sessions)
+    limits = ServerOptions(max_sessions=max_sessions)
+    if isinstance(backend, LocalBackend):
+        return build_server(site, limits, address)
+    return uvicorn.Server(server_config(site, limits, address))
+
+
+def _share(port: int) -> str:
+    """Public address of the page, by Gradio's tunnel.
+
+    Raises:
+        ConfigError: there is none, for lack of a network most of the time.
+    """
+    from gradio.networking import setup_tunnel
+
+    try:
+        return setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
+    except Exception as error:  # Gradio's tunnel raises many kinds
+        raise ConfigError(
+            f"--share: no public address ({error}); the page works without --share"
+        ) from error
