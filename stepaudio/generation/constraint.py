@@ -1,4 +1,4 @@
-"""Which tokens may come next: the layout of speech whose text is given."""
+"""Which tokens may come next: the layout of speech, of given texts, and of calls."""
 
 from __future__ import annotations
 
@@ -101,4 +101,63 @@ class TextOnly:
 
     def allowed(self, ids: Sequence[int]) -> Sequence[range]:
         """See `TokenConstraint`."""
+        return (range(self.text_size),)
+
+
+@dataclass(frozen=True)
+class SpeechGroups:
+    """Speech as the models are trained to write it, whatever their weights make of it.
+
+    Groups of one text token and four audio tokens follow each other until ``<tts_end>``; behind it,
+    or behind the mark of a tool call, there is text. Tokens that stand for what the program writes
+    into prompts never come. Only the latest few tokens are looked at.
+
+    Attributes:
+        vocab: ids of the codes and marks.
+    """
+
+    vocab: Vocabulary
+
+    def allowed(self, ids: Sequence[int]) -> Sequence[range]:
+        """See `TokenConstraint`."""
+        vocab = self.vocab
+        text = range(vocab.text_size)
+        recent = ids[-CODES_PER_GROUP - 1 :]
+        num_audio = 0
+        while num_audio < len(recent) and vocab.is_audio(recent[-1 - num_audio]):
+            num_audio += 1
+        end = range(vocab.tts_end, vocab.tts_end + 1)
+        if not ids or num_audio >= CODES_PER_GROUP:
+            return (text, end, range(vocab.tts_pad, vocab.tts_pad + 1))
+        if num_audio == 0 and self._is_behind_speech(ids):
+            return (text,)
+        return (end, range(vocab.audio_0, vocab.audio_pad + 1))
+
+    def _is_behind_speech(self, ids: Sequence[int]) -> bool:
+        """Whether the last token, which is no audio, is not the text token of a group."""
+        if ids[-1] in (self.vocab.tts_end, self.vocab.tool_call):
+            return True
+        return len(ids) > 1 and not self.vocab.is_audio(ids[-2])
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Text that begins with one of some token sequences, and then goes on freely.
+
+    Attributes:
+        beginnings: token sequences; at least one, none empty.
+        text_size: ids below this one are text.
+    """
+
+    beginnings: tuple[tuple[int, ...], ...]
+    text_size: int
+
+    def allowed(self, ids: Sequence[int]) -> Sequence[range]:
+        """See `TokenConstraint`."""
+        given = tuple(ids[: max(map(len, self.beginnings))])
+        # Whoever has followed one to its end is free, though a longer one may begin likewise.
+        if not any(given[: len(one)] == one for one in self.beginnings):
+            following = {one[len(given)] for one in self.beginnings if one[: len(given)] == given}
+            if following:
+                return tuple(range(token, token + 1) for token in sorted(following))
         return (range(self.text_size),)

@@ -173,10 +173,37 @@ class Generator:
         logits = embeds.new_empty(len(prompts), self.vocab_size)
         for adapter, members in _members_of([p.adapter for p in prompts]).items():
             lens = [len(prompts[i].ids) for i in members]
-            step = cache.begin([slots[i] for i in members], max(lens), lens)
-            last = torch.tensor(lens, device=self.device) - 1
-            logits[members] = self.decoder(adapter)(embeds[members, : max(lens)], step, last)
+            read = embeds[members, : max(lens)]
+            logits[members] = self.read(read, lens, [slots[i] for i in members], cache, adapter)
         return logits
+
+    @torch.inference_mode()
+    def read(
+        self,
+        embeds: Tensor,
+        lens: Sequence[int],
+        slots: Sequence[int],
+        cache: SlotKVCache,
+        adapter: int = 0,
+    ) -> Tensor:
+        """Put embedded tokens into slots, such as a part of a long prompt.
+
+        Args:
+            embeds: [B, T, D], padded on the right.
+            lens: valid tokens of every row.
+            slots: slots to fill.
+            cache: cache that is changed.
+            adapter: which decoder reads.
+
+        Returns:
+            Logits [B, V] of the token behind every row.
+
+        Raises:
+            CapacityError: a row does not fit.
+        """
+        step = cache.begin(slots, embeds.shape[1], lens)
+        last = torch.tensor(list(lens), device=self.device) - 1
+        return self.decoder(adapter)(embeds, step, last)
 
     @torch.inference_mode()
     def step(
