@@ -490,6 +490,7 @@ def test_metrics_count_what_happened() -> None:
         assert 'stepaudio_responses_total{status="completed"} 1' in lines
         assert "stepaudio_first_audio_seconds_count 1" in lines
         assert f"stepaudio_audio_out_bytes_total {2 * 24 * 400}" in lines
+        assert "# TYPE process_cpu_seconds_total counter" in lines
 
 
 def test_keys_and_speech_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 LATENCY_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -31,7 +34,7 @@ class Counter:
         """Text form."""
         head = [f"# HELP {self.name} {self._text}", f"# TYPE {self.name} counter"]
         return head + [
-            f"{self.name}{_labels(self._label, value)} {amount:g}"
+            f"{self.name}{_labels(self._label, value)} {amount:.15g}"
             for value, amount in sorted(self._values.items())
         ]
 
@@ -43,19 +46,23 @@ class Gauge:
         name: of the metric.
         text: what it is.
         read: gives the number.
+        kind: "counter" for a number that only grows.
     """
 
-    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, text: str, read: Callable[[], float], *, kind: str = "gauge"
+    ) -> None:
         self.name = name
         self._text = text
         self._read = read
+        self._kind = kind
 
     def lines(self) -> list[str]:
         """Text form."""
         return [
             f"# HELP {self.name} {self._text}",
-            f"# TYPE {self.name} gauge",
-            f"{self.name} {self._read():g}",
+            f"# TYPE {self.name} {self._kind}",
+            f"{self.name} {self._read():.15g}",
         ]
 
 
@@ -87,7 +94,7 @@ class Histogram:
         for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
             total += count
             found.append(f'{self.name}_bucket{{le="{bound}"}} {total}')
-        return [*found, f"{self.name}_sum {self._sum:g}", f"{self.name}_count {total}"]
+        return [*found, f"{self.name}_sum {self._sum:.15g}", f"{self.name}_count {total}"]
 
 
 def _labels(name: str, value: str) -> str:
@@ -95,6 +102,29 @@ def _labels(name: str, value: str) -> str:
         return ""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'{{{name}="{escaped}"}}'
+
+
+def process_gauges() -> list[Gauge]:
+    """What the process uses, under the names that Prometheus gives it; memory on Linux only."""
+    gauges = [
+        Gauge(
+            "process_cpu_seconds_total",
+            "Processor time of the server, all cores together.",
+            time.process_time,
+            kind="counter",
+        )
+    ]
+    if _STATM.is_file():
+        text = "Memory of the server that is not swapped out."
+        gauges.append(Gauge("process_resident_memory_bytes", text, _resident_bytes))
+    return gauges
+
+
+_STATM = Path("/proc/self/statm")
+
+
+def _resident_bytes() -> float:
+    return float(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Metrics:
@@ -123,11 +153,12 @@ class Metrics:
         self._gauge = Gauge(
             "stepaudio_sessions_active", "Realtime sessions that are open.", active_sessions
         )
+        self._process = process_gauges()
 
     def text(self) -> str:
         """All metrics in the text format."""
-        parts = (
+        parts: tuple[Counter | Gauge | Histogram, ...] = (
             self._gauge, self.sessions, self.refusals, self.errors, self.responses,
-            self.audio_out, self.first_audio, self.requests,
+            self.audio_out, self.first_audio, self.requests, *self._process,
         )  # fmt: skip
         return "\n".join(line for part in parts for line in part.lines()) + "\n"

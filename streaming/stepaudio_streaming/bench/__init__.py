@@ -1,0 +1,1 @@
+"""Simulated speakers that measure a realtime server from outside."""
