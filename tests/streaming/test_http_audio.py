@@ -305,6 +305,12 @@ def test_speech_as_events(client: OpenAI) -> None:
     }
 
 
+def test_speech_takes_a_seed(client: OpenAI, speaker: ScriptedSpeaker) -> None:
+    for fields in ({}, {"extra_body": {"seed": 7}}):
+        client.audio.speech.create(input="hi", model="nano", voice="kathleen", **fields)
+    assert [request.seed for request in speaker.requests[-2:]] == [0, 7]
+
+
 def test_a_listener_who_leaves_ends_the_work(client: OpenAI, speaker: ScriptedSpeaker) -> None:
     with client.audio.speech.with_streaming_response.create(
         input="word " * 800, model="nano", voice="kathleen", response_format="pcm"
@@ -327,6 +333,7 @@ def test_a_listener_who_leaves_ends_the_work(client: OpenAI, speaker: ScriptedSp
         ({"response_format": "midi"}, "response_format"),
         ({"model": "gpt-2"}, "model"),
         ({"extra_body": {"colour": "red"}}, "colour"),
+        ({"extra_body": {"seed": -1}}, "seed"),
     ],
 )
 def test_refused_speech(client: OpenAI, fields: dict[str, Any], param: str) -> None:

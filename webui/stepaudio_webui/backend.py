@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +53,11 @@ class TranscribeOptions:
 
     Attributes:
         keywords: names and terms that may occur.
+        on_progress: called with the share that is done, 0 to 1; a server does not tell it.
     """
 
     keywords: tuple[str, ...] = ()
+    on_progress: Callable[[float], None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ class SpeakRequest:
         voice: name of a voice, or a recording of it (this computer only); empty: the default.
         instruction: how to say it.
         speed: 1.0 is normal.
-        seed: of sampling; a server does not take one.
+        seed: of sampling; the same seed gives the same speech.
     """
 
     text: str
@@ -75,6 +77,19 @@ class SpeakRequest:
     instruction: str = ""
     speed: float = 1.0
     seed: int = 0
+
+
+@dataclass
+class SpeechReport:
+    """What is known about some speech beside its sound, filled in when its last piece was given.
+
+    Attributes:
+        codes: its audio codes; None: a server does not tell them.
+        warnings: one line for everything that may be wrong with it, or that was not followed.
+    """
+
+    codes: tuple[int, ...] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Backend(Protocol):
@@ -100,8 +115,12 @@ class Backend(Protocol):
         """
         ...
 
-    def speak(self, request: SpeakRequest) -> Iterator[Samples]:
+    def speak(self, request: SpeakRequest, report: SpeechReport | None = None) -> Iterator[Samples]:
         """Speak a text: float32 [samples] at `OUTPUT_RATE`, piece by piece as it is generated.
+
+        Args:
+            request: what to say and how.
+            report: is filled in.
 
         Raises:
             StepAudioError: it cannot be spoken, or the server is gone.

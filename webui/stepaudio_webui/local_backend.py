@@ -21,6 +21,7 @@ from stepaudio_webui.backend import (
     BackendStatus,
     Samples,
     SpeakRequest,
+    SpeechReport,
     State,
     TranscribeOptions,
 )
@@ -92,11 +93,20 @@ class LocalBackend:
 
     def transcribe(self, path: Path, options: TranscribeOptions) -> Transcript:
         """See `Backend`; this model takes no keywords."""
+        from stepaudio.tasks.asr import Recording
+
+        progress = options.on_progress
         with self.local_model() as model:
             model.require("asr")
-            return self._transcriber.transcribe(path)
+            (outcome,) = self._transcriber.transcribe_many(
+                [Recording(path, path.name)],
+                on_progress=None if progress is None else lambda _, share: progress(share),
+            )
+        if isinstance(outcome, StepAudioError):
+            raise outcome
+        return outcome
 
-    def speak(self, request: SpeakRequest) -> Iterator[Samples]:
+    def speak(self, request: SpeakRequest, report: SpeechReport | None = None) -> Iterator[Samples]:
         """See `Backend`."""
         with self.local_model() as model:
             model.require("tts")
@@ -113,8 +123,12 @@ class LocalBackend:
             with self._lock:
                 samples = next(pieces, None)
             if samples is None:
-                return
+                break
             yield samples.numpy()
+        if report is not None:
+            spoken = stream.spoken
+            report.codes = spoken.codes
+            report.warnings = (*filter(None, [spoken.style.warning]), *spoken.warnings)
 
     @contextmanager
     def local_model(self) -> Iterator[StepAudio]:

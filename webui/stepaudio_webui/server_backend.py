@@ -13,7 +13,13 @@ import numpy as np
 
 from stepaudio.errors import CapacityError, ConfigError, RequestError, StepAudioError
 from stepaudio.tasks.transcript import Segment, Transcript, Word
-from stepaudio_webui.backend import BackendStatus, Samples, SpeakRequest, TranscribeOptions
+from stepaudio_webui.backend import (
+    BackendStatus,
+    Samples,
+    SpeakRequest,
+    SpeechReport,
+    TranscribeOptions,
+)
 
 if TYPE_CHECKING:
     from stepaudio.tasks.step_audio import StepAudio
@@ -92,8 +98,8 @@ class ServerBackend:
             raise StepAudioError(self._gone(error)) from error
         return _transcript(self._json(answer))
 
-    def speak(self, request: SpeakRequest) -> Iterator[Samples]:
-        """See `Backend`; the server chooses the seed."""
+    def speak(self, request: SpeakRequest, report: SpeechReport | None = None) -> Iterator[Samples]:
+        """See `Backend`; the server reports nothing."""
         status = self.wait_ready()
         body = {
             "model": status.model,
@@ -101,6 +107,7 @@ class ServerBackend:
             "voice": request.voice or (status.voices[0] if status.voices else ""),
             "instructions": request.instruction,
             "speed": request.speed,
+            "seed": request.seed,
             "response_format": "pcm",
         }
         try:

@@ -37,7 +37,7 @@ class EngineSpeaker:
     async def speak(self, request: SpeechRequest) -> Speech:
         """See `Speaker`."""
         session = await self._engine.open_session(_SETTINGS)
-        wish = SpeechWish(request.voice, request.instructions, request.speed)
+        wish = SpeechWish(request.voice, request.instructions, request.speed, request.seed)
         await session.send(Say("speech", request.text, wish))
         return Speech(_pieces(session), len(request.text.split()))
 

@@ -75,12 +75,14 @@ class SpeechRequest:
         voice: one of the voices.
         instructions: how to say it.
         speed: 1.0 is normal.
+        seed: of sampling.
     """
 
     text: str
     voice: str
     instructions: str = ""
     speed: float = 1.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)

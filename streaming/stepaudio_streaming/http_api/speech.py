@@ -33,6 +33,8 @@ class _Body(WireModel):
     response_format: AudioFileFormat = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
+    # Ours: the same seed gives the same speech.
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
 
 def speech_routes(speaker: Speaker, model: str) -> APIRouter:
@@ -54,6 +56,7 @@ def speech_routes(speaker: Speaker, model: str) -> APIRouter:
             voice=resolve_voice(voice, speaker.voices),
             instructions=body.instructions,
             speed=body.speed,
+            seed=body.seed,
         )
         spoken = await speaker.speak(request)
         if body.stream_format == "sse":

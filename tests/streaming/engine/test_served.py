@@ -120,10 +120,18 @@ def test_an_answer_is_interrupted(server: Running) -> None:
 def test_texts_and_http_endpoints(server: Running) -> None:
     plain = OpenAI(base_url=f"{server.http}/v1", api_key="none", max_retries=0, timeout=60)
     assert plain.models.list().data[0].id == "nano"
-    said = plain.audio.speech.create(
-        input="hello the dog", model="nano", voice="kathleen", response_format="pcm"
-    )
-    assert len(said.content) > 2400
+    said = [
+        plain.audio.speech.create(
+            input="hello the dog",
+            model="nano",
+            voice="kathleen",
+            response_format="pcm",
+            extra_body={"seed": seed},
+        ).content
+        for seed in (1, 1, 2)
+    ]
+    assert len(said[0]) > 2400
+    assert said[0] == said[1] != said[2]
     answer = plain.chat.completions.create(
         model="nano", messages=[{"role": "user", "content": "hello"}]
     )
