@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from stepaudio_webui import inspect_tab, voice_tab
 from stepaudio_webui.backend import Backend
-from stepaudio_webui.theme import HEAD, STYLE_SHEETS, page_theme
+from stepaudio_webui.theme import HEAD, page_theme
 
 _MAX_FILE = "1gb"
 
@@ -19,7 +19,7 @@ def build_app(backend: Backend) -> gr.Blocks:
         backend: the model behind it.
     """
     with gr.Blocks(title="stepaudio", analytics_enabled=False) as blocks:
-        gr.HTML("<stepaudio-head></stepaudio-head>", padding=False)
+        gr.HTML("<stepaudio-head></stepaudio-head>", apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Voice chat"):
                 voice_tab.build(backend)
@@ -39,6 +39,5 @@ def mount_app(site: FastAPI, blocks: gr.Blocks) -> None:
         max_file_size=_MAX_FILE,
         ssr_mode=False,
         theme=page_theme(),
-        css_paths=STYLE_SHEETS,
         head=HEAD,
     )

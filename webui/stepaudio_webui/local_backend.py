@@ -146,10 +146,10 @@ class LocalBackend:
 
     def _load(self) -> Loaded:
         """In the engine's thread: the model first, because more needs it than conversations."""
-        from stepaudio.tasks.step_audio import StepAudio
-        from stepaudio_streaming.engine.loading import EngineOptions, load_engine
-
         try:
+            from stepaudio.tasks.step_audio import StepAudio
+            from stepaudio_streaming.engine.loading import EngineOptions, load_engine
+
             model = StepAudio.from_pretrained(self._name, device=self._device)
         except BaseException as error:
             self._model.set_exception(error)

@@ -15,10 +15,11 @@ _MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", "monosp
 
 HEAD = f"""\
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="{STATIC_URL}/page.css">
+<link rel="stylesheet" href="{STATIC_URL}/voice.css">
 <script type="module" src="{STATIC_URL}/page.js"></script>
 <script type="module" src="{STATIC_URL}/voice.js"></script>
 """
-STYLE_SHEETS = (STATIC / "page.css", STATIC / "voice.css")
 
 
 def page_theme() -> gr.Theme:
