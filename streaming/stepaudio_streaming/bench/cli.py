@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--turns", type=_count, help="of each speaker (default: 5, without --duration)")
     add("--duration", type=_seconds, metavar="S", help="stop after so many seconds")
     add("--audio", type=Path, nargs="+", default=[], metavar="FILE",
-        help="questions, up to their first pause; default: those of this package")  # fmt: skip
+        help="questions, cut at pauses; default: a recording of this package")  # fmt: skip
     add("--api-key-file", type=Path, help="file whose first line is the key")
     add("--insecure", action="store_true", help="accept any TLS certificate")
     add("--barge-in", type=_share, default=0.0, metavar="SHARE", help="of the answers")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,21 +113,26 @@ class Listener:
     Attributes:
         answer: the one that is waited for or heard.
         configured: set when the session is.
-        asides: responses outside of the conversation by their id.
     """
 
     def __init__(self, counts: Counter[str], *, keeps_sound: bool = False) -> None:
         self._counts = counts
         self._keeps_sound = keeps_sound
         self.answer = Answer(keeps_sound)
-        self.asides: dict[str, Answer] = {}
         self.configured = asyncio.Event()
+        self._asides: deque[Answer] = deque()
         self._known: dict[str, Answer] = {}  # responses of this connection
 
     def expect(self) -> Answer:
         """A question begins: responses from now on answer it; those of the last one go on."""
         self.answer = Answer(self._keeps_sound)
         return self.answer
+
+    def expect_aside(self) -> Answer:
+        """A response outside of the conversation is going to be asked for."""
+        answer = Answer(self._keeps_sound)
+        self._asides.append(answer)
+        return answer
 
     async def wait(self, event: asyncio.Event, hearing: asyncio.Task[None], limit_s: float) -> bool:
         """Wait for an event; False: it took too long.
@@ -173,7 +178,9 @@ class Listener:
     def _create(self, response: dict[str, Any]) -> None:
         response_id = response["id"]
         if response.get("conversation_id") is None:
-            self.asides[response_id] = self._known[response_id] = Answer(self._keeps_sound)
+            aside = self._asides.popleft() if self._asides else Answer()
+            aside.create(response_id)
+            self._known[response_id] = aside
             return
         earlier = self.answer.response_id
         if earlier:

@@ -14,16 +14,17 @@ import soxr
 from numpy.typing import NDArray
 
 from stepaudio.audio.decoding import open_decoder
-from stepaudio.catalog import find_voice, list_voices
+from stepaudio.catalog import DEFAULT_VOICE, find_voice
 from stepaudio.errors import AudioLoadError
 
 RATE = 24_000  # Hz, of GA sessions
 FRAME_MS = 20
 FRAME = RATE * FRAME_MS // 1000
 
-_MAX_S = 6.0
-_MIN_S = 1.0  # no cut before so much speech
-_PAUSE_FRAMES = 12  # a pause within a question would end its turn
+_MAX_FRAMES = 8000 // FRAME_MS
+_MIN_FRAMES = 800 // FRAME_MS  # less is no question, unless there is nothing longer
+_PAUSE_FRAMES = 240 // FRAME_MS  # a pause within a question could end its turn
+_MAX_FILE_S = 60.0
 _MARGIN = 2  # frames of silence that are kept at both ends
 _FLOOR = 0.005  # whatever is below this is no speech
 _PEAK_SHARE = 0.05  # so is what is below this share of the loudest frame
@@ -34,7 +35,7 @@ class Recording:
     """One question as messages of 20 ms.
 
     Attributes:
-        name: of its file.
+        name: of its file, and which of its questions it is.
         messages: `input_audio_buffer.append` events, ready to be sent.
         onset: index of the first message with speech.
         end: index of the last one.
@@ -66,8 +67,8 @@ def silence_event() -> str:
     return append_event(np.zeros(FRAME, np.float32))
 
 
-def cut_recording(name: str, samples: NDArray[np.float32]) -> Recording:
-    """Make a question of sound at 24 kHz: from the first speech to the first pause behind it.
+def cut_recordings(name: str, samples: NDArray[np.float32]) -> list[Recording]:
+    """Make questions of sound at 24 kHz: what is said between two pauses is one.
 
     Raises:
         AudioLoadError: there is no speech in it.
@@ -76,48 +77,56 @@ def cut_recording(name: str, samples: NDArray[np.float32]) -> Recording:
     frames = samples[: num_frames * FRAME].reshape(num_frames, FRAME)
     loudness = np.sqrt(np.mean(frames**2, axis=1)) if num_frames else np.zeros(1)
     is_speech = loudness > max(_FLOOR, _PEAK_SHARE * float(loudness.max()))
-    if not is_speech.any():
+    stretches = _stretches(np.flatnonzero(is_speech))
+    if not stretches:
         raise AudioLoadError(f"{name}: no speech in it; give a recording of somebody who speaks")
-    first = int(np.argmax(is_speech))
-    last, limit = first, min(num_frames, first + round(1000 * _MAX_S) // FRAME_MS)
-    for index in range(first, limit):
-        if is_speech[index]:
-            last = index
-        elif index - last >= _PAUSE_FRAMES and (last - first) * FRAME_MS >= 1000 * _MIN_S:
-            break
-    start, stop = max(0, first - _MARGIN), min(num_frames, last + 1 + _MARGIN)
-    return Recording(
-        name,
-        tuple(append_event(frame) for frame in frames[start:stop]),
-        first - start,
-        last - start,
-        frames[start:stop].reshape(-1),
-    )
+    longest = max(last - first for first, last in stretches)
+    found = []
+    for number, (first, last) in enumerate(stretches, 1):
+        if last - first < min(longest, _MIN_FRAMES):
+            continue
+        start, stop = max(0, first - _MARGIN), min(num_frames, last + 1 + _MARGIN)
+        events = tuple(append_event(frame) for frame in frames[start:stop])
+        label = name if len(stretches) == 1 else f"{name} ({number})"
+        piece = frames[start:stop].reshape(-1)
+        found.append(Recording(label, events, first - start, last - start, piece))
+    return found
 
 
-def load_recording(path: Path) -> Recording:
-    """Read an audio file.
+def _stretches(frames: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """First and last frame of everything that is said without a pause."""
+    found: list[tuple[int, int]] = []
+    for frame in frames.tolist():
+        goes_on = found and frame - found[-1][1] < _PAUSE_FRAMES
+        if goes_on and frame - found[-1][0] < _MAX_FRAMES:
+            found[-1] = found[-1][0], frame
+        else:
+            found.append((frame, frame))
+    return found
+
+
+def load_recording(path: Path) -> list[Recording]:
+    """Read the questions of an audio file, of its first minute at most.
 
     Raises:
         AudioLoadError: it cannot be read, or has no speech.
     """
     with open_decoder(path) as stream:
-        # Ten times what is used: a long file need not be read to its end.
-        wanted, blocks, num_read = int(10 * _MAX_S * stream.sample_rate), [], 0
+        wanted, blocks, num_read = int(_MAX_FILE_S * stream.sample_rate), [], 0
         for block in stream.blocks:
             blocks.append(block)
             num_read += len(block)
             if num_read >= wanted:
                 break
         samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-        return cut_recording(path.name, soxr.resample(samples, stream.sample_rate, RATE))
+        return cut_recordings(path.name, soxr.resample(samples, stream.sample_rate, RATE))
 
 
 def load_recordings(paths: Sequence[Path]) -> tuple[Recording, ...]:
-    """Questions of files; without any, the recordings of people that this package carries.
+    """Questions of files; without any, of a recording that this package carries.
 
     Raises:
         AudioLoadError: a file cannot be read, or has no speech.
     """
-    chosen = list(paths) or [find_voice(name) for name in list_voices()]
-    return tuple(load_recording(path) for path in chosen)
+    chosen = list(paths) or [find_voice(DEFAULT_VOICE)]
+    return tuple(recording for path in chosen for recording in load_recording(path))

@@ -116,5 +116,5 @@ def _about(
         "barge-in": speaker.barge_in,
         "kill": speaker.kill,
         "seed": options.seed,
-        "recordings": ", ".join(recording.name for recording in recordings),
+        "recordings": len(recordings),
     }
