@@ -21,7 +21,7 @@ import torch
 from stepaudio.audio.resample import resample
 from stepaudio.tasks.step_audio import StepAudio
 from stepaudio_streaming.engine.core import EngineCore
-from stepaudio_streaming.engine.loading import EngineOptions, build_engine
+from stepaudio_streaming.engine.loading import EngineOptions, load_engine
 from stepaudio_streaming.events import (
     AppendAudio,
     CommitAudio,
@@ -147,7 +147,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = StepAudio.from_pretrained(args.model, device="cpu")
-    core = build_engine(model, model.synthesizer, EngineOptions(), name="nano").core
+    core = load_engine(model, EngineOptions(), name="nano").core
     machine = Machine(core)
     spoken = model.tts(args.question)
     question = resample(spoken.samples, spoken.sample_rate, 16_000).numpy()

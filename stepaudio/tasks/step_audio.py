@@ -204,7 +204,17 @@ class StepAudio:
         """
         from stepaudio.tasks.tts import Synthesizer
 
-        return Synthesizer(self, self._load_engine())
+        return Synthesizer(self, self.token2wav)
+
+    @cached_property
+    def token2wav(self) -> Token2Wav:
+        """What turns audio codes into sound; the first access loads it.
+
+        Raises:
+            CheckpointError: the checkpoint lacks it, or it is damaged.
+            ConfigError: its configuration is incomplete or contradictory.
+        """
+        return self._load_engine()
 
     @property
     def tokenizer(self) -> TextTokenizer:

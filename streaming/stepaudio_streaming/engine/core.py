@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from stepaudio.errors import CapacityError, StepAudioError
-from stepaudio_streaming.engine.parts import Mind, Runner, Token
-from stepaudio_streaming.engine.reply import Desk, Reply
+from stepaudio_streaming.engine.parts import Line, Mind, Runner, Token
+from stepaudio_streaming.engine.reply import Desk
 from stepaudio_streaming.engine.scheduler import (
     Chore,
     SchedulePolicy,
@@ -16,11 +17,33 @@ from stepaudio_streaming.engine.scheduler import (
     Track,
 )
 from stepaudio_streaming.engine.session import Say, Session
-from stepaudio_streaming.events import Command, Configure, Event
+from stepaudio_streaming.engine.understanding import Understanding
+from stepaudio_streaming.events import Command, Configure, Event, Samples
 
 _log = logging.getLogger(__name__)
 
 _FAILED = "The engine had an error while it made this answer."
+
+
+class Owner(Protocol):
+    """Whoever is told what becomes of a track."""
+
+    @property
+    def line(self) -> Line:
+        """What the track continues."""
+        ...
+
+    def hear_token(self, track: Track, token: Token) -> bool:
+        """The track got a token; returns whether it is the last one."""
+        ...
+
+    def hear_sound(self, track: Track, samples: Samples, now: float) -> None:
+        """The track's voice has spoken; behind its last code all is there."""
+        ...
+
+    def fail(self, message: str) -> None:
+        """Something went wrong with this track alone."""
+        ...
 
 
 class EngineCore:
@@ -125,9 +148,9 @@ class EngineCore:
 
     # ---- work --------------------------------------------------------------------------------
 
-    def _owner(self, track: Track) -> Reply | None:
+    def _owner(self, track: Track) -> Owner | None:
         """Whose track it is; None: it was dropped in this very step."""
-        owner: Reply | None = self._desk.owners.get(track.key)
+        owner: Owner | None = self._desk.owners.get(track.key)
         return owner
 
     def _begin(self, track: Track) -> None:
@@ -141,7 +164,8 @@ class EngineCore:
         except Exception:
             _log.exception("reading a prompt failed")
             return reply.fail(_FAILED)
-        self._tell_token(track, token)
+        if token is not None:
+            self._tell_token(track, token)
 
     def _decode(self, tracks: tuple[Track, ...]) -> None:
         ready = [(t, t.slot) for t in tracks if t.slot is not None]
@@ -189,12 +213,12 @@ class EngineCore:
                 reply.fail(_FAILED)
 
     def _understand(self, chore: Chore) -> None:
-        session: Session = self._desk.owners[chore.key]
+        understanding: Understanding = self._desk.owners[chore.key]
         try:
-            session.work(chore.key)
+            understanding.work(chore.key)
         except Exception:
             _log.exception("understanding failed")
-            session.give_up(chore.key, _FAILED)
+            understanding.give_up(chore.key, _FAILED)
 
     def _fail(self, tracks: list[Track]) -> None:
         for track in tracks:

@@ -11,6 +11,7 @@ from stepaudio_streaming.events import (
     OutputHeld,
     Samples,
     SpeechStarted,
+    SpeechStopped,
     TurnDetection,
 )
 from stepaudio_streaming.turn import FRAME_MS, TurnDetector, TurnEvent
@@ -20,6 +21,7 @@ FRAME_SAMPLES = INPUT_RATE * FRAME_MS // 1000
 _PREROLL_MS = 10_000  # kept while nobody speaks
 _SPEECH_MARGIN = 0.15  # a frame so little below the threshold may still be speech
 _MAX_THRESHOLD = 0.95
+_MAX_ENDED = 8
 
 
 class Ear:
@@ -40,6 +42,7 @@ class Ear:
         self._frame = np.zeros(0, np.float32)  # beginning of the next frame
         self._num_frames = 0
         self._turn_start_ms: int | None = None
+        self._ended: dict[int, int] = {}  # end to start of turns that nobody has committed yet
         self.last_speech_ms = 0  # end of the last frame that may have been speech
 
     @property
@@ -62,6 +65,13 @@ class Ear:
         """How long the user has been silent."""
         return FRAME_MS * self._num_frames - self.last_speech_ms
 
+    @property
+    def num_turn_samples(self) -> int:
+        """Length of `heard()`."""
+        if self._turn_start_ms is None:
+            return self._num_kept
+        return min(self._num_kept, self._num_heard - self._turn_start_ms * INPUT_RATE // 1000)
+
     def configure(self, detection: TurnDetection | None) -> list[TurnEvent]:
         """Turns are found in another way."""
         self._detection = detection
@@ -75,7 +85,7 @@ class Ear:
         self._pieces.append(samples)
         self._num_kept += len(samples)
         limit = self._max_samples
-        if self.detects_turns and self._turn_start_ms is None:
+        if self.detects_turns and self._turn_start_ms is None and not self._ended:
             limit = _PREROLL_MS * INPUT_RATE // 1000
         self._keep(limit)
         joined = np.concatenate([self._frame, samples])
@@ -98,6 +108,11 @@ class Ear:
         for event in events:
             if isinstance(event, SpeechStarted):
                 self._turn_start_ms = event.audio_ms
+            elif isinstance(event, SpeechStopped) and self._turn_start_ms is not None:
+                self._ended[event.audio_ms] = self._turn_start_ms
+                self._turn_start_ms = None
+                if len(self._ended) > _MAX_ENDED:
+                    del self._ended[min(self._ended)]
         return events
 
     def skip(self, num_frames: int) -> None:
@@ -111,8 +126,9 @@ class Ear:
         sound = np.concatenate([np.zeros(0, np.float32), *self._pieces])
         first = self._num_heard - self._num_kept
         start = 0
-        if self._turn_start_ms is not None:
-            start = max(0, self._turn_start_ms * INPUT_RATE // 1000 - first)
+        start_ms = self._turn_start_ms if end_ms is None else self._ended.get(end_ms)
+        if start_ms is not None:
+            start = max(0, start_ms * INPUT_RATE // 1000 - first)
         stop = len(sound) if end_ms is None else max(start, end_ms * INPUT_RATE // 1000 - first)
         return sound[start:stop]
 
@@ -134,13 +150,11 @@ class Ear:
         if end_ms is not None:
             later = max(0, self._num_heard - end_ms * INPUT_RATE // 1000)
         self._keep(later)
+        self._ended = {} if end_ms is None else {e: s for e, s in self._ended.items() if e > end_ms}
         if end_ms is None:
             self._turn_start_ms = None
             return self._detector.clear()
-        # A new turn may have begun since.
-        if self._turn_start_ms is not None and self._turn_start_ms < end_ms:
-            self._turn_start_ms = None
-        return []
+        return []  # a new turn may have begun since
 
     def _keep(self, num_samples: int) -> None:
         while self._num_kept > num_samples:

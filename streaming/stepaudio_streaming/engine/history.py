@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from stepaudio_streaming.events import ContextItem, ItemKind
 
@@ -53,9 +54,11 @@ class Entry:
         name: of a function.
         understood: false for speech that cannot be relied on.
         num_audio: audio tokens of what was heard.
-        token_ids: what the model wrote, as long as all of it counts.
+        sounds: what the user said, where the model hears it itself.
+        token_ids: what the model wrote.
         spoken: it is a spoken answer.
-        phrases: of a spoken answer, as far as they have begun.
+        is_complete: the answer has come to its end, and its function calls were made.
+        phrases: of a spoken answer that was read aloud, as far as they have begun.
         cut_ms: no more than this was heard of a spoken answer.
     """
 
@@ -65,8 +68,10 @@ class Entry:
     name: str = ""
     understood: bool = True
     num_audio: int = 0
+    sounds: tuple[Any, ...] = ()
     token_ids: tuple[int, ...] | None = None
     spoken: bool = False
+    is_complete: bool = False
     phrases: list[SpokenPhrase] = field(default_factory=list)
     cut_ms: float | None = None
 
@@ -115,6 +120,10 @@ class History:
         for entry in self.entries:
             if entry.item_id == item_id and entry.spoken:
                 entry.cut_ms = played_ms
+
+    def forget_oldest(self, count: int) -> None:
+        """There is no room for so many of the oldest entries any more."""
+        del self.entries[:count]
 
     def find(self, item_id: str) -> Entry | None:
         """Entry of an item."""

@@ -9,8 +9,10 @@ import numpy as np
 
 from stepaudio.audio.frames import SAMPLE_RATE
 from stepaudio.audio.segmentation import VadOptions
-from stepaudio.catalog import DEFAULT_VOICE, list_voices
+from stepaudio.catalog import DEFAULT_VOICE, find_voice, list_voices
 from stepaudio.errors import ConfigError
+from stepaudio.models.token2wav.folder import SUBFOLDER
+from stepaudio.models.token2wav.token2wav import SpeechVoice, Token2Wav
 from stepaudio.tasks.listening import Listener
 from stepaudio.tasks.recognizer import Recognizer
 from stepaudio.tasks.step_audio import StepAudio
@@ -18,11 +20,12 @@ from stepaudio.tasks.tts import Synthesizer
 from stepaudio.text.word_model import WordModel
 from stepaudio_streaming.engine.core import EngineCore
 from stepaudio_streaming.engine.engine import Loaded, StreamingEngine
-from stepaudio_streaming.engine.hearing import transcribing
+from stepaudio_streaming.engine.hearing import Hear, encoding, transcribing
 from stepaudio_streaming.engine.mind import TranscriptMind
 from stepaudio_streaming.engine.parts import SpeechWish
 from stepaudio_streaming.engine.runner import ModelRunner
 from stepaudio_streaming.engine.session import Say
+from stepaudio_streaming.engine.speech_mind import SpeechMind
 from stepaudio_streaming.engine_api import EngineInfo
 from stepaudio_streaming.events import (
     AppendAudio,
@@ -34,7 +37,7 @@ from stepaudio_streaming.events import (
     TurnDetection,
 )
 
-_TOKEN2WAV = "token2wav"
+_WARM_TOKENS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +47,26 @@ class EngineOptions:
     Attributes:
         max_sessions: at once.
         num_slots: lines that are decoded together; more wait for each other.
-        max_tokens: of a line with its prompt.
-        max_window_s: sound that is understood in one go; longer takes others' time.
+        max_tokens: of a line with its prompt; None: 1024 where what users say is written down,
+            4096 where the model hears sound.
+        max_window_s: sound that is written down in one go; longer takes others' time.
+        max_read: tokens of a prompt that are read in one go.
     """
 
     max_sessions: int = 16
     num_slots: int = 16
-    max_tokens: int = 1024
+    max_tokens: int | None = None
     max_window_s: float = 8.0
+    max_read: int = 512
 
 
 def streaming_engine(
     model: StepAudio, options: EngineOptions | None = None, *, name: str | None = None
 ) -> StreamingEngine:
-    """Engine over a loaded checkpoint; it is warm when its `start` is done.
+    """Engine over a checkpoint; it is loaded and warm when its `start` is done.
 
     Args:
-        model: the checkpoint.
+        model: the checkpoint; its weights may be read then.
         options: how it is served.
         name: under which it is served; None: its own.
     """
@@ -72,56 +78,103 @@ def streaming_engine(
     return StreamingEngine(load, name=shown)
 
 
-def load_engine(model: StepAudio, options: EngineOptions, *, name: str) -> Loaded:
-    """Build the core over a loaded checkpoint with the voice that it has, and warm it.
+def has_voice(model: StepAudio) -> bool:
+    """Whether a checkpoint has what makes its audio codes sound."""
+    return model.folder is not None and (Path(model.folder) / SUBFOLDER).is_dir()
 
-    Arguments and errors as `build_engine`; the thread that calls it is the engine's.
+
+def check_conversational(model: StepAudio) -> None:
+    """Make sure that a checkpoint can hold spoken conversations, before anything slow begins.
+
+    Raises:
+        ConfigError: it cannot; the message says what is missing.
     """
-    speaks = "tts" in model.modes and model.folder is not None
-    has_voice = speaks and (Path(str(model.folder)) / _TOKEN2WAV).is_dir()
-    synthesizer = model.synthesizer if has_voice else None
-    return build_engine(model, synthesizer, options, name=name)
+    writes_down = model.config.dialogue.hearing == "transcript"
+    if ("chat" if writes_down else "voice_chat") not in model.modes:
+        raise ConfigError(
+            f"{model.name}: cannot be served, because it does not converse: it has the modes "
+            f"{', '.join(model.modes)}; use nano or a checkpoint such as Step-Audio-2-mini"
+        )
+    if not has_voice(model) or (writes_down and "tts" not in model.modes):
+        raise ConfigError(
+            f"{model.name}: cannot be served, because it does not speak: there is no folder "
+            f"{SUBFOLDER} in {model.folder} that makes its audio tokens sound, or it does not read "
+            "aloud; download the whole checkpoint"
+        )
 
 
-def build_engine(
-    model: StepAudio, synthesizer: Synthesizer | None, options: EngineOptions, *, name: str
-) -> Loaded:
-    """Build the core over a loaded checkpoint, and warm it.
+def load_engine(model: StepAudio, options: EngineOptions, *, name: str) -> Loaded:
+    """Build the core over a checkpoint, and warm it.
 
     Args:
-        model: the checkpoint.
-        synthesizer: reads aloud; None: answers are texts.
+        model: the checkpoint; without a voice it only writes.
         options: how it is served.
         name: under which it is served.
 
     Raises:
-        ConfigError: conversations with this kind of checkpoint are not served yet.
+        CheckpointError: the weights cannot be loaded.
+        ConfigError: the parts of the checkpoint do not fit each other.
     """
-    dialogue = model.config.dialogue
-    if dialogue.hearing != "transcript":
-        raise ConfigError(f"{name}: realtime sessions need dialogue.hearing 'transcript'")
+    build = _transcripts if model.config.dialogue.hearing == "transcript" else _speech
+    core, voices, reads_aloud = build(model, options)
+    warm_up(core, voices, reads_aloud=reads_aloud)
+    return Loaded(core, EngineInfo(model=name, voices=voices, can_speak=bool(voices)))
+
+
+def _transcripts(
+    model: StepAudio, options: EngineOptions
+) -> tuple[EngineCore, tuple[str, ...], bool]:
+    """Engine of a model that writes down what it hears, and reads its answers aloud."""
     words = None if model.folder is None else WordModel.load(model.folder)
     listener = Listener(
         Recognizer(model.model, model.tokenizer, words),
         vad=VadOptions(max_window_samples=int(options.max_window_s * SAMPLE_RATE)),
     )
-    geometry = model.config.audio_encoder_config.geometry
-    max_tokens = min(options.max_tokens, model.config.max_position_embeddings)
-    runner = ModelRunner(
+    synthesizer = model.synthesizer if "tts" in model.modes and has_voice(model) else None
+    min_confidence = model.config.dialogue.min_confidence
+    hear = transcribing(listener, model.config.audio_encoder_config.geometry, min_confidence)
+    engine = None if synthesizer is None else synthesizer.engine
+    max_tokens = min(options.max_tokens or 1024, model.config.max_position_embeddings)
+    mind = TranscriptMind(model, synthesizer, max_tokens=max_tokens)
+    voices = () if synthesizer is None else voice_names(model, synthesizer)
+    runner = _runner(model, hear, engine, options, max_tokens)
+    return EngineCore(runner, mind, max_sessions=options.max_sessions), voices, bool(voices)
+
+
+def _speech(model: StepAudio, options: EngineOptions) -> tuple[EngineCore, tuple[str, ...], bool]:
+    """Engine of a model that hears sound and speaks while it thinks."""
+    engine = model.token2wav if has_voice(model) else None
+    num_codes = model.tokenizer.vocab.num_codes
+    if engine is not None and engine.flow.config.vocab_size < num_codes:
+        raise ConfigError(
+            f"{model.name}: the tokenizer has {num_codes} audio tokens, but {SUBFOLDER} speaks "
+            f"only {engine.flow.config.vocab_size}: use the files of one checkpoint"
+        )
+    voices: dict[str, SpeechVoice] = {}
+    if engine is not None:
+        names = sorted(list_voices(), key=lambda name: name != DEFAULT_VOICE)
+        voices = {name: engine.prepare_voice(find_voice(name)) for name in names}
+    max_tokens = min(options.max_tokens or 4096, model.config.max_position_embeddings)
+    mind = SpeechMind(model, voices, max_tokens=max_tokens)
+    runner = _runner(model, encoding(model.generator), engine, options, max_tokens)
+    return EngineCore(runner, mind, max_sessions=options.max_sessions), tuple(voices), False
+
+
+def _runner(
+    model: StepAudio,
+    hear: Hear,
+    engine: Token2Wav | None,
+    options: EngineOptions,
+    max_tokens: int,
+) -> ModelRunner:
+    return ModelRunner(
         model,
-        transcribing(listener, geometry, dialogue.min_confidence),
-        None if synthesizer is None else synthesizer.engine,
+        hear,
+        engine,
         num_slots=options.num_slots,
         max_tokens=max_tokens,
+        max_read=options.max_read,
     )
-    voices = () if synthesizer is None else voice_names(model, synthesizer)
-    core = EngineCore(
-        runner,
-        TranscriptMind(model, synthesizer, max_tokens=max_tokens),
-        max_sessions=options.max_sessions,
-    )
-    warm_up(core, voices)
-    return Loaded(core, EngineInfo(model=name, voices=voices, can_speak=bool(voices)))
 
 
 def voice_names(model: StepAudio, synthesizer: Synthesizer) -> tuple[str, ...]:
@@ -134,10 +187,11 @@ def voice_names(model: StepAudio, synthesizer: Synthesizer) -> tuple[str, ...]:
     return tuple(names)
 
 
-def warm_up(core: EngineCore, voices: tuple[str, ...]) -> None:
+def warm_up(core: EngineCore, voices: tuple[str, ...], *, reads_aloud: bool) -> None:
     """Do once what sessions will do, so that the first of them does not wait for it."""
     modality: Modality = "audio" if voices else "text"
-    reply = ReplyOptions(modality=modality, voice=voices[0] if voices else "")
+    voice = voices[0] if voices else ""
+    reply = ReplyOptions(modality=modality, voice=voice, max_output_tokens=_WARM_TOKENS)
     settings = Configure(
         turn_detection=TurnDetection(), transcription=None, noise_reduction=None, reply=reply
     )
@@ -147,8 +201,8 @@ def warm_up(core: EngineCore, voices: tuple[str, ...]) -> None:
     core.obey(-1, CommitAudio("warm"), 0.0)
     core.obey(-1, Respond(response_id="heard", item_id="answer", options=reply), 0.0)
     core.obey(-1, Respond(response_id="asked", item_id="b", options=reply, context=()), 0.0)
-    if voices:
-        core.obey(-1, Say("said", "One two three.", SpeechWish(voices[0])), 0.0)
+    if reads_aloud:
+        core.obey(-1, Say("said", "One two three.", SpeechWish(voice)), 0.0)
     # Time stands still until there is too much sound ahead.
     while not (plan := core.step(0.0)).is_empty:
         del plan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +11,7 @@ from stepaudio.conversation import (
     Message,
     TextPart,
     TokenPart,
-    ToolCall,
     text_message,
-    tool_call_parts,
     tool_names_message,
     tools_message,
 )
@@ -28,13 +25,22 @@ from stepaudio.tasks.tts import Synthesizer, Utterance
 from stepaudio_streaming.engine.history import Entry
 from stepaudio_streaming.engine.parts import (
     Answer,
-    Call,
     Line,
     Phrase,
     Question,
     Script,
     SpeechWish,
-    TextStream,
+    Truncation,
+)
+from stepaudio_streaming.engine.prompting import (
+    call_message,
+    call_of,
+    calls_of,
+    forced_answer,
+    must_call,
+    name_of,
+    offered,
+    with_results,
 )
 from stepaudio_streaming.events import PromptTokens, ReplyOptions
 
@@ -63,7 +69,22 @@ class TranscriptMind:
         self._max_tokens = max_tokens
         self._adapter = model.adapters.id_of(self._config.adapter or None)
 
-    def ask(self, entries: Sequence[Entry], options: ReplyOptions) -> Question:
+    @property
+    def hears_sound(self) -> bool:
+        """See `Mind`."""
+        return False
+
+    def ahead(self, entries: Sequence[Entry], options: ReplyOptions) -> Line | None:
+        """See `Mind`: what was said is not known before it was written down."""
+        return None
+
+    def dictation(self, sounds: Sequence[Any]) -> Question:
+        """See `Mind`: there are transcripts anyway."""
+        raise ConfigError(f"{self._model.name}: hears transcripts, not sound")
+
+    def ask(
+        self, entries: Sequence[Entry], options: ReplyOptions, truncation: Truncation = "auto"
+    ) -> Question:
         """See `Mind`."""
         num_audio = sum(entry.num_audio for entry in entries)
         said_last = (e for e in reversed(entries) if e.content or e.kind == "user" or e.token_ids)
@@ -74,32 +95,33 @@ class TranscriptMind:
         quoted = text_to_repeat(options.instructions)
         if quoted is not None and (last is None or last.kind != "user"):
             return Question(None, quoted, usage=PromptTokens(audio=num_audio))
-        tools = _offered(options)
-        names = tuple(str(tool["function"]["name"]) for tool in tools)
-        ids = self._fitting(self._opening(options, names), self._turns(entries), options)
-        answer_tokens = min(_MAX_ANSWER, options.max_output_tokens or _MAX_ANSWER)
+        tools, forced = tuple(offered(options)), must_call(options)
+        names = tuple(map(name_of, tools))
+        opening, turns = self._opening(options, names), self._turns(entries)
+        num_forgotten, ids = self._fitting(opening, turns, truncation)
         line = Line(
             prompt=GenerationPrompt(ids, adapter=self._adapter),
-            params=self._params(options, answer_tokens),
+            params=self._params(options, names if forced else ()),
         )
-        return Question(line, tools=names, usage=PromptTokens(text=len(ids), audio=num_audio))
+        is_plain = options.modality == "text" and not names
+        return Question(
+            line,
+            tools=names,
+            forced=tools if forced else (),
+            usage=PromptTokens(text=len(ids), audio=num_audio),
+            stream=self._model.tokenizer.stream() if is_plain else None,
+            num_forgotten=num_forgotten,
+        )
 
     def read(self, question: Question, token_ids: Sequence[int]) -> Answer:
         """See `Mind`."""
-        reply = read_reply(
-            Completion(ids=list(token_ids)), self._model.tokenizer, "text", tools=question.tools
-        )
+        tokenizer = self._model.tokenizer
+        reply = read_reply(Completion(ids=list(token_ids)), tokenizer, "text", tools=question.tools)
+        if question.forced:
+            return forced_answer(reply, tokenizer.decode(token_ids), question.forced)
         if reply.tool_error is not None or not (reply.text or reply.tool_calls):
             return Answer(self._config.not_understood, remembered=False)
-        calls = tuple(
-            Call(call.name, json.dumps(dict(call.arguments), ensure_ascii=False))
-            for call in reply.tool_calls
-        )
-        return Answer(reply.text, calls)
-
-    def written(self) -> TextStream:
-        """See `Mind`."""
-        return self._model.tokenizer.stream()
+        return Answer(reply.text, calls_of(reply))
 
     def script(self, text: str, wish: SpeechWish) -> Script:
         """See `Mind`."""
@@ -123,11 +145,13 @@ class TranscriptMind:
 
     # ---- prompts -----------------------------------------------------------------------------
 
-    def _params(self, options: ReplyOptions, max_new_tokens: int) -> SamplingParams:
+    def _params(self, options: ReplyOptions, forced: Sequence[str]) -> SamplingParams:
         """The likeliest answer, unless something else is wished for."""
+        tokenizer = self._model.tokenizer
+        plain = TextOnly(tokenizer.vocab.text_size)
         params = SamplingParams(
-            max_new_tokens=max_new_tokens,
-            constraint=TextOnly(self._model.tokenizer.vocab.text_size),
+            max_new_tokens=min(_MAX_ANSWER, options.max_output_tokens or _MAX_ANSWER),
+            constraint=call_of(forced, tokenizer) if forced else plain,
             seed=options.seed,
         )
         if options.temperature is not None:
@@ -142,35 +166,24 @@ class TranscriptMind:
         if names and self._config.tools == "names":
             messages.append(tool_names_message(names))
         elif names:
-            messages.append(tools_message(_offered(options)))
+            messages.append(tools_message(offered(options)))
         return messages
 
-    def _turns(self, entries: Sequence[Entry]) -> list[Message]:
-        messages: list[Message] = []
-        results: list[str] = []
-        for entry in entries:
-            if entry.kind == "function_call_output":
-                results.append(self._engine.spoken(entry.content))
-                continue
-            messages += self._results(results)
-            results = []
-            messages += self._message(entry)
-        messages += self._results(results)
-        if not messages or messages[-1].role in ("assistant", "system"):
+    def _turns(self, entries: Sequence[Entry]) -> list[tuple[int, Message]]:
+        turns = with_results(
+            entries,
+            self._message,
+            result_of=lambda entry: self._engine.spoken(entry.content),
+            summary=self._model.processor.prompts.tool_summary,
+        )
+        if not turns or turns[-1][1].role in ("assistant", "system"):
             # Nobody has said anything: the assistant begins, or goes on by itself.
-            messages.append(text_message("user", _GREETING))
-        return messages
-
-    def _results(self, results: Sequence[str]) -> list[Message]:
-        if not results:
-            return []
-        summary = self._model.processor.prompts.tool_summary
-        return [text_message("input", "\n".join(results) + summary)]
+            turns.append((len(entries), text_message("user", _GREETING)))
+        return turns
 
     def _message(self, entry: Entry) -> list[Message]:
         if entry.kind == "function_call":
-            arguments = json.loads(entry.content or "{}")
-            return [Message("assistant", tool_call_parts(ToolCall(entry.name, arguments)))]
+            return [call_message(entry)]
         if entry.kind == "assistant" and entry.is_whole and entry.token_ids:
             return [Message("assistant", (TokenPart(entry.token_ids),))]
         text = self._engine.spoken(entry.content)
@@ -181,24 +194,30 @@ class TranscriptMind:
         return [Message(role, (TextPart(text),))]
 
     def _fitting(
-        self, opening: list[Message], turns: list[Message], options: ReplyOptions
-    ) -> list[int]:
+        self, opening: list[Message], turns: list[tuple[int, Message]], truncation: Truncation
+    ) -> tuple[int, list[int]]:
         """Render; the oldest turns are left out where they do not fit.
 
+        Returns:
+            Number of entries that are left out, and the prompt.
+
         Raises:
-            CapacityError: not even the latest one fits.
+            CapacityError: not even the latest one fits, or nothing may be left out.
         """
         room = self._max_tokens - _MAX_ANSWER
+        num_forgotten = 0
         while True:
-            ids = self._model.template.render([*opening, *turns]).ids
+            messages = [*opening, *(message for _, message in turns)]
+            ids = self._model.template.render(messages).ids
             if len(ids) <= room:
-                return ids
-            if len(turns) == 1:
+                return num_forgotten, ids
+            if len(turns) == 1 or truncation == "disabled":
                 raise CapacityError(
                     f"instructions and the latest message have {len(ids)} tokens, but only {room} "
                     "fit: shorten them"
                 )
             turns = turns[1:]
+            num_forgotten = turns[0][0]
 
 
 def text_to_repeat(instructions: str) -> str | None:
@@ -213,17 +232,6 @@ def text_to_repeat(instructions: str) -> str | None:
 
 def _is_clear(entry: Entry) -> bool:
     return entry.understood and bool(entry.content)
-
-
-def _offered(options: ReplyOptions) -> list[dict[str, Any]]:
-    """Functions that may be called."""
-    choice = options.tool_choice
-    if choice == "none":
-        return []
-    tools = [dict(tool) for tool in options.tools]
-    if choice.startswith("="):
-        return [tool for tool in tools if tool["function"]["name"] == choice[1:]]
-    return tools
 
 
 def _pace(speed: float) -> str:

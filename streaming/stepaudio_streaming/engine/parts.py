@@ -20,11 +20,13 @@ class Heard:
         text: transcript; empty where there is no speech.
         understood: the transcript can be relied on.
         num_tokens: audio tokens of what was heard.
+        sounds: what the model hears of it, for the mind alone; none where it writes down.
     """
 
     text: str
     understood: bool
     num_tokens: int = 0
+    sounds: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +35,14 @@ class Line:
 
     Attributes:
         prompt: for the model alone.
-        params: how to continue it, for the model alone.
+        params: how to continue it, for the model alone; None: it is only read, so that a later
+            line which begins likewise is read sooner.
+        sounds: names of the sounds in the prompt; equal names are equal sounds.
     """
 
     prompt: Any
     params: Any
+    sounds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,25 @@ class Token:
         id: the token.
         code: audio code that it stands for, if it does.
         finish: nothing follows; a "stop" token itself is not part of the line.
+        cached: text and audio tokens of the prompt that were known already; of the first token.
     """
 
     id: int
     code: int | None = None
     finish: Finish | None = None
+    cached: tuple[int, int] = (0, 0)
+
+
+class TextStream(Protocol):
+    """Tokens to text, piece by piece."""
+
+    def push(self, token_id: int) -> str:
+        """Text that is complete with this token."""
+        ...
+
+    def flush(self) -> str:
+        """What is left."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,13 +82,22 @@ class Question:
         line: what to continue; None: `canned` is the answer.
         canned: answer without asking the model; it leaves no trace in the conversation.
         tools: names of functions that may be called.
+        forced: functions in OpenAI's chat form one of which must be called; none: nothing must.
         usage: tokens of the prompt.
+        stream: reads the continuation, whose text is told as it is written; None: when it is
+            complete.
+        voice: speaks the codes of the continuation itself, for the model alone; None: it has none.
+        num_forgotten: oldest entries of the conversation for which there is no room any more.
     """
 
     line: Line | None
     canned: str = ""
     tools: tuple[str, ...] = ()
+    forced: tuple[Mapping[str, Any], ...] = ()
     usage: PromptTokens = field(default_factory=PromptTokens)
+    stream: TextStream | None = None
+    voice: Any = None
+    num_forgotten: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,11 +116,13 @@ class Answer:
         text: what is said.
         calls: functions that are called.
         remembered: nothing was wrong with it, so that it becomes part of the conversation.
+        error: why it is none.
     """
 
     text: str
     calls: tuple[Call, ...] = ()
     remembered: bool = True
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,35 +162,51 @@ class SpeechWish:
     seed: int = 0
 
 
-class TextStream(Protocol):
-    """Tokens to text, piece by piece."""
-
-    def push(self, token_id: int) -> str:
-        """Text that is complete with this token."""
-        ...
-
-    def flush(self) -> str:
-        """What is left."""
-        ...
+Truncation = Mapping[str, Any] | str
 
 
 class Mind(Protocol):
     """Conversations to lines, and continuations to answers."""
 
-    def ask(self, entries: Sequence[Entry], options: ReplyOptions) -> Question:
+    @property
+    def hears_sound(self) -> bool:
+        """Entries of the user are his sound itself, not what was written down of it."""
+        ...
+
+    def ask(
+        self, entries: Sequence[Entry], options: ReplyOptions, truncation: Truncation = "auto"
+    ) -> Question:
         """Prepare an answer to a conversation.
+
+        Args:
+            entries: of the conversation.
+            options: of the answer.
+            truncation: what happens when the context is full, as the client said it.
 
         Raises:
             StepAudioError: it cannot be answered.
         """
         ...
 
-    def read(self, question: Question, token_ids: Sequence[int]) -> Answer:
-        """What the continuation of a question's line means."""
+    def ahead(self, entries: Sequence[Entry], options: ReplyOptions) -> Line | None:
+        """What can be read already while the user still speaks; None: nothing.
+
+        Args:
+            entries: of the conversation; the last one is what the user has said so far.
+            options: of the answer that will follow.
+        """
         ...
 
-    def written(self) -> TextStream:
-        """Begin to read a continuation that is nothing but text."""
+    def dictation(self, sounds: Sequence[Any]) -> Question:
+        """Prepare to write down sounds, where the user's entries are sound.
+
+        Raises:
+            StepAudioError: that cannot be done.
+        """
+        ...
+
+    def read(self, question: Question, token_ids: Sequence[int]) -> Answer:
+        """What the continuation of a question's line means."""
         ...
 
     def script(self, text: str, wish: SpeechWish) -> Script:
@@ -202,8 +248,14 @@ class Runner(Protocol):
         """Understand a stretch of sound, float32 at 16 kHz, a piece with every step."""
         ...
 
-    def begin(self, slot: int, line: Line) -> Token:
-        """Read a prompt into a free slot; gives the first token.
+    def begin(self, slot: int, line: Line) -> Token | None:
+        """Read a prompt into a slot that nobody uses, or go on with that.
+
+        What the slot knows already is not read again, and the rest of it is forgotten.
+
+        Returns:
+            The first token, or one with finish "stop" where none is wanted; None: the prompt is
+            long, and there is more to read.
 
         Raises:
             StepAudioError: it does not fit.
@@ -215,7 +267,7 @@ class Runner(Protocol):
         ...
 
     def free(self, slot: int) -> None:
-        """Forget what is in a slot."""
+        """Nobody uses a slot any more; what is in it may be known to a later line."""
         ...
 
     def open_voice(self, key: int, voice: Any, seed: int) -> None:

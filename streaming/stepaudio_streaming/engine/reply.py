@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
 
 from stepaudio.errors import StepAudioError
-from stepaudio_streaming.engine.history import Entry, SpokenPhrase
+from stepaudio_streaming.engine.history import Entry, History, SpokenPhrase
 from stepaudio_streaming.engine.parts import (
     Answer,
     Line,
@@ -19,7 +19,9 @@ from stepaudio_streaming.engine.parts import (
     Runner,
     Script,
     SpeechWish,
+    TextStream,
     Token,
+    Truncation,
 )
 from stepaudio_streaming.engine.scheduler import Scheduler, Track
 from stepaudio_streaming.events import (
@@ -54,9 +56,17 @@ class Desk:
     owners: dict[int, Any] = field(default_factory=dict)
     keys: count[int] = field(default_factory=count)
 
-    def new_track(self, owner: Any, *, speaks: bool, clock: PlaybackClock | None) -> Track:
-        """A track whose results go to `owner`."""
-        track = Track(next(self.keys), speaks, clock)
+    def new_track(
+        self,
+        owner: Any,
+        *,
+        speaks: bool = False,
+        clock: PlaybackClock | None = None,
+        memory: int | None = None,
+        ahead: bool = False,
+    ) -> Track:
+        """A track whose results go to `owner`; see `Track`."""
+        track = Track(next(self.keys), speaks, clock, memory, ahead)
         self.owners[track.key] = owner
         self.scheduler.add(track)
         return track
@@ -79,6 +89,7 @@ class Reply:
         desk: shared by all sessions.
         tell: takes events.
         is_heard: somebody listens while it is made; otherwise it is made as fast as possible.
+        memory: conversation that it belongs to, see `Track`.
 
     Attributes:
         id: tag of all that is told.
@@ -95,6 +106,7 @@ class Reply:
         tell: Callable[[Event], None],
         *,
         is_heard: bool = True,
+        memory: int | None = None,
     ) -> None:
         self.entry: Entry | None = None
         self.clock = PlaybackClock()
@@ -104,18 +116,20 @@ class Reply:
         self._desk = desk
         self._tell = tell
         self._listener = self.clock if is_heard else None
+        self._memory = memory
         self._track: Track | None = None
         self._question = Question(None)
         self._answer = Answer("")
         self._ids: list[int] = []
-        self._stream = desk.mind.written()
+        self._stream: TextStream | None = None
         self._told = ""
+        self._has_begun = False
         self._num_tokens = 0
         self._untold_text = self._untold_codes = 0  # tokens that no event has counted
         self._is_cut_off = False
         self._script: Script | None = None
         self._phrases: list[SpokenPhrase] = []
-        self._remember: Callable[[Entry], None] = lambda entry: None
+        self._history: History | None = None
         self._item_id = ""
 
     @property
@@ -134,25 +148,41 @@ class Reply:
     # ---- beginnings --------------------------------------------------------------------------
 
     def answer(
-        self, entries: Sequence[Entry], item_id: str, remember: Callable[[Entry], None]
+        self,
+        entries: Sequence[Entry],
+        item_id: str,
+        history: History | None,
+        truncation: Truncation = "auto",
     ) -> None:
         """Answer a conversation.
 
         Args:
             entries: all understood.
             item_id: of the answer.
-            remember: takes the answer as soon as it is known.
+            history: takes the answer as soon as it is known; None: it leaves no trace.
+            truncation: what happens when the context is full.
         """
-        self._item_id, self._remember = item_id, remember
+        self._item_id, self._history = item_id, history
         try:
-            self._question = self._desk.mind.ask(entries, self._options)
+            self._question = question = self._desk.mind.ask(entries, self._options, truncation)
         except StepAudioError as error:
             return self.fail(str(error))
-        self._tell(OutputStarted(self.id, self._question.usage))
-        if self._question.line is None:
-            self._understood(Answer(self._question.canned, remembered=False))
-        else:
-            self._track = self._desk.new_track(self, speaks=False, clock=self._listener)
+        if history is not None:
+            history.forget_oldest(question.num_forgotten)
+        self._stream = question.stream
+        if question.line is None:
+            self._tell(OutputStarted(self.id, question.usage))
+            return self._understood(Answer(question.canned, remembered=False))
+        self._track = self._desk.new_track(
+            self, speaks=self._is_direct, clock=self._listener, memory=self._memory
+        )
+        if self._is_direct:
+            self._desk.runner.open_voice(self._track.key, question.voice, self._options.seed or 0)
+
+    @property
+    def _is_direct(self) -> bool:
+        """The model speaks while it thinks."""
+        return self._question.voice is not None
 
     def say(self, text: str, wish: SpeechWish) -> None:
         """Speak a given text."""
@@ -167,6 +197,8 @@ class Reply:
     def hear_token(self, track: Track, token: Token) -> bool:
         """The track got a token; returns whether it is the last one."""
         is_last = token.finish is not None
+        if self._script is None and not self._has_begun:
+            self._begin(token)
         self._count(token)
         limit = self._options.max_output_tokens
         if limit is not None and self._num_tokens >= limit and not is_last:
@@ -175,12 +207,38 @@ class Reply:
             self._hear_thought(token)
             self._is_cut_off |= token.finish == "length"
             if is_last:
-                self._end_track()
-                self._understood(self._desk.mind.read(self._question, self._ids))
+                self._thought()
         return is_last
+
+    def _begin(self, token: Token) -> None:
+        """The prompt was read."""
+        self._has_begun = True
+        text, audio = token.cached
+        usage = replace(self._question.usage, cached_text=text, cached_audio=audio)
+        self._tell(OutputStarted(self.id, usage))
+        if self._is_direct:
+            self.entry = Entry(self._item_id, "assistant", "", spoken=True)
+            self._remember(self.entry)
+
+    def _thought(self) -> None:
+        """The model has written everything."""
+        answer = self._desk.mind.read(self._question, self._ids)
+        if answer.error:
+            return self.fail(answer.error)
+        if not self._is_direct:
+            self._end_track()
+            return self._understood(answer)
+        self._answer = answer
+        if self._stream is not None:
+            self._tell_text(self._stream.flush())
+        if self._untold_text and not answer.calls:  # pads and marks
+            self._tell(OutputText(self.id, "", self._untold_text))
+            self._untold_text = 0
 
     def hear_sound(self, track: Track, samples: Samples, now: float) -> None:
         """The track's voice has spoken; behind its last code all is there."""
+        if self._is_direct:
+            return self._hear_direct(track, samples, now)
         phrase = self._phrases[-1]
         if len(samples):
             if not phrase.told:
@@ -198,19 +256,37 @@ class Reply:
         self._send(np.zeros(round(pause_s * OUTPUT_RATE), np.float32), now)
         self._next_phrase()
 
+    def _hear_direct(self, track: Track, samples: Samples, now: float) -> None:
+        if len(samples):
+            self._send(samples, now)
+        if track.decoded:
+            self._end_track()
+            self._finish()
+
     def fail(self, message: str) -> None:
         """Something went wrong with this answer alone."""
         self._end_track()
+        self._settle()
         self.is_over = True
         self._tell(OutputFinished(self.id, "failed", error=message))
 
     def stop(self) -> None:
         """Nothing more of it is wanted."""
         self._end_track()
+        self._settle()
         if self._told and self.entry is None:
             self.entry = Entry(self._item_id, "assistant", self._told)
             self._remember(self.entry)
         self.is_over = True
+
+    def _settle(self) -> None:
+        """What was said so far is what the conversation keeps."""
+        if self._is_direct and self.entry is not None:
+            self.entry.text, self.entry.token_ids = self._told, tuple(self._ids)
+
+    def _remember(self, entry: Entry) -> None:
+        if self._history is not None:
+            self._history.append(entry)
 
     # ---- steps -------------------------------------------------------------------------------
 
@@ -232,7 +308,7 @@ class Reply:
         if token.finish == "stop":
             return
         self._ids.append(token.id)
-        if self._options.modality == "text" and not self._question.tools:
+        if self._stream is not None:
             self._tell_text(self._stream.push(token.id))
 
     def _understood(self, answer: Answer) -> None:
@@ -250,7 +326,7 @@ class Reply:
             )
             self._remember(self.entry)
         if not spoken:
-            self._tell_text(self._stream.flush() if self._told else answer.text)
+            self._tell_text(self._rest_of(answer))
             return self._finish()
         options = self._options
         wish = SpeechWish(options.voice, speed=options.speed, seed=options.seed or 0)
@@ -259,6 +335,12 @@ class Reply:
         except StepAudioError as error:
             return self.fail(str(error))
         self._next_phrase()
+
+    def _rest_of(self, answer: Answer) -> str:
+        """Text of a written answer that was not told yet."""
+        if self._stream is None or not (self._told or answer.remembered):
+            return answer.text
+        return self._stream.flush()
 
     def _next_phrase(self) -> None:
         assert self._script is not None
@@ -282,6 +364,9 @@ class Reply:
         self._tell(OutputAudio(self.id, samples, num_tokens))
 
     def _finish(self) -> None:
+        self._settle()
+        if self.entry is not None:
+            self.entry.is_complete = True
         self.is_over = True
         calls = self._answer.calls
         for index, call in enumerate(calls if self._options.parallel_tool_calls else calls[:1]):

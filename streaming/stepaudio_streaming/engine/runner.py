@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stepaudio.audio.vad import VoiceActivityDetector, silero_detector
+from stepaudio.errors import CapacityError
 from stepaudio.generation.completion import GenerationPrompt
 from stepaudio.generation.sampling import SamplingParams
 from stepaudio.models.token2wav.token2wav import SpeechState, SpeechVoice, Token2Wav
@@ -18,6 +19,7 @@ from stepaudio.tasks.step_audio import StepAudio
 from stepaudio_streaming.audio import StreamResampler
 from stepaudio_streaming.engine.hearing import Hear
 from stepaudio_streaming.engine.parts import Finish, Heard, Line, Token
+from stepaudio_streaming.engine.slots import SlotMemory, named_tokens
 from stepaudio_streaming.events import OUTPUT_RATE, Samples
 
 
@@ -30,6 +32,31 @@ class _Held:
     stops: frozenset[int]
     budget: int
     ids: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Reading:
+    """A prompt on its way into a slot.
+
+    Attributes:
+        line: it belongs to this line.
+        named: its tokens, see `named_tokens`.
+        embeds: embeddings [1, T, D] of those that the slot did not hold.
+        known: how many it held.
+        done: tokens that the slot holds by now.
+    """
+
+    line: Line
+    named: list[int]
+    embeds: Tensor
+    known: int
+    done: int
+
+    @property
+    def cached(self) -> tuple[int, int]:
+        """Text and audio tokens that the slot held."""
+        num_audio = sum(token < 0 for token in self.named[: self.known])
+        return self.known - num_audio, num_audio
 
 
 @dataclass
@@ -50,6 +77,7 @@ class ModelRunner:
         token2wav: codes to sound; None: there are only texts.
         num_slots: lines at once.
         max_tokens: of a line with its prompt.
+        max_read: tokens of a prompt that are read in one step.
         detector: finds speech; None: Silero.
     """
 
@@ -61,6 +89,7 @@ class ModelRunner:
         *,
         num_slots: int,
         max_tokens: int,
+        max_read: int = 512,
         detector: VoiceActivityDetector[Any] | None = None,
     ) -> None:
         self._generator = model.generator
@@ -70,10 +99,13 @@ class ModelRunner:
         self._token2wav = token2wav
         self._detector = detector or silero_detector()
         self._max_tokens = max_tokens
+        self._max_read = max_read
         self._num_slots = num_slots
         self._cache = self._generator.new_cache(num_slots, max_tokens)
+        self._memory = SlotMemory(self._cache)
         self._sampling = self._generator.new_sampling(num_slots)
         self._tokens = torch.zeros(num_slots, dtype=torch.long, device=self._generator.device)
+        self._readings: dict[int, _Reading] = {}
         self._held: dict[int, _Held] = {}
         self._voices: dict[int, _Voice] = {}
 
@@ -116,27 +148,66 @@ class ModelRunner:
     # ---- lines -------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def begin(self, slot: int, line: Line) -> Token:
+    def begin(self, slot: int, line: Line) -> Token | None:
         """See `Runner`."""
+        reading = self._readings.get(slot)
+        if reading is None or reading.line is not line:
+            reading = self._readings[slot] = self._open(slot, line)
+        prompt: GenerationPrompt = line.prompt
+        stop = min(reading.done + self._max_read, len(reading.named))
+        part = reading.embeds[:, reading.done - reading.known : stop - reading.known]
+        logits = self._generator.read(part, [part.shape[1]], [slot], self._cache, prompt.adapter)
+        self._memory.add(slot, reading.named[reading.done : stop])
+        reading.done = stop
+        if stop < len(reading.named):
+            return None
+        del self._readings[slot]
+        if line.params is None:
+            return Token(prompt.ids[-1], finish="stop")
+        (token,) = self._choose(logits, [self._hold(slot, line)])
+        return replace(token, cached=reading.cached)
+
+    def _open(self, slot: int, line: Line) -> _Reading:
+        """Roll the slot back to what it shares with the prompt, and embed the rest.
+
+        Raises:
+            CapacityError: the prompt does not fit.
+        """
+        prompt: GenerationPrompt = line.prompt
+        if len(prompt.ids) >= self._max_tokens:
+            raise CapacityError(
+                f"the conversation has {len(prompt.ids)} tokens, which do not fit into the "
+                f"context of {self._max_tokens}: shorten it"
+            )
+        patch = self._vocab.audio_patch
+        named = named_tokens(prompt.ids, line.sounds, patch)
+        known = self._memory.keep(slot, named, prompt.adapter)
+        num_sounds = sum(token == self._vocab.audio_start for token in prompt.ids[:known])
+        rest = GenerationPrompt(prompt.ids[known:], prompt.audio[num_sounds:])
+        return _Reading(line, named, self._generator.embed([rest]), known, known)
+
+    def _hold(self, slot: int, line: Line) -> int:
         prompt: GenerationPrompt = line.prompt
         params: SamplingParams = line.params
         stops = self._default_stops if params.stop_ids is None else frozenset(params.stop_ids)
         budget = min(params.max_new_tokens, self._max_tokens - len(prompt.ids))
         self._held[slot] = _Held(params, prompt.adapter, stops, budget)
         self._sampling.assign(slot, params, prompt.ids)
-        (token,) = self._choose(self._generator.prefill([prompt], [slot], self._cache), [slot])
-        return token
+        return slot
 
     @torch.inference_mode()
     def decode(self, slots: Sequence[int]) -> list[Token]:
         """See `Runner`."""
         adapters = [self._held[slot].adapter for slot in slots]
         tokens = self._tokens[torch.tensor(list(slots), device=self._tokens.device)]
-        return self._choose(self._generator.step(tokens, slots, self._cache, adapters), slots)
+        logits = self._generator.step(tokens, slots, self._cache, adapters)
+        for slot in slots:
+            self._memory.add(slot, self._held[slot].ids[-1:])
+        return self._choose(logits, slots)
 
     def free(self, slot: int) -> None:
         """See `Runner`."""
-        self._cache.truncate(slot, 0)
+        self._readings.pop(slot, None)
         self._held.pop(slot, None)
 
     def _choose(self, logits: Tensor, slots: Sequence[int]) -> list[Token]:

@@ -39,6 +39,8 @@ class Track:
         key: its name.
         speaks: its codes become sound.
         clock: what the listener has of the answer that it belongs to; None: nobody listens.
+        memory: conversation that it goes on with: its slot is the one that knows most of that.
+        ahead: is only read, and waits until the slot of its memory is free.
         paused: takes part in nothing.
         slot: where it is decoded; None: nowhere yet, or not any more.
         begun: its prompt was read.
@@ -50,6 +52,8 @@ class Track:
     key: int
     speaks: bool
     clock: PlaybackClock | None = None
+    memory: int | None = None
+    ahead: bool = False
     paused: bool = False
     slot: int | None = None
     begun: bool = False
@@ -127,7 +131,10 @@ class Scheduler:
     ) -> None:
         self._policy = policy or SchedulePolicy()
         self._first_codes, self._later_codes = first_codes, later_codes
+        # Those without a memory first, by number, because neighbouring slots are read without a
+        # copy; then those whose conversation was silent for the longest time.
         self._free = list(range(num_slots))
+        self._memories: dict[int, int] = {}  # slot to the conversation that it knows
         self._tracks: dict[int, Track] = {}
         self._chores: dict[int, Chore] = {}
 
@@ -159,10 +166,24 @@ class Scheduler:
         """A track needs its slot no longer."""
         slot, track.slot = track.slot, None
         if slot is not None:
-            self._free.append(slot)
-            # Neighbouring slots are read without a copy.
-            self._free.sort()
+            self._give_back(slot)
         return slot
+
+    def forget(self, memory: int) -> None:
+        """A conversation is over."""
+        for slot in [slot for slot, known in self._memories.items() if known == memory]:
+            del self._memories[slot]
+            if slot in self._free:
+                self._free.remove(slot)
+                self._give_back(slot)
+
+    def _give_back(self, slot: int) -> None:
+        if slot in self._memories:
+            self._free.append(slot)
+            return
+        plain = [one for one in self._free if one not in self._memories]
+        others = [one for one in self._free if one in self._memories]
+        self._free = [*sorted([*plain, slot]), *others]
 
     def schedule(self, now: float) -> StepPlan:
         """Work of the next step; gives a slot to the track that begins."""
@@ -199,19 +220,32 @@ class Scheduler:
 
     def _to_begin(self, active: list[Track]) -> Track | None:
         waiting = [track for track in active if not track.begun]
-        if not waiting:
-            return None
         # Whoever has nothing to hear yet comes first; those that speak go on from their buffer.
-        track = min(waiting, key=self._heard_ms)
-        if track.slot is None:
-            if not self._free:
-                return None
-            track.slot = self._free.pop(0)
-        return track
+        for track in sorted(waiting, key=self._rank):
+            if track.slot is None:
+                track.slot = self._take(track)
+            if track.slot is not None:
+                return track
+        return None
+
+    def _take(self, track: Track) -> int | None:
+        """Take a free slot for a track; None: there is none for it."""
+        known = [slot for slot, memory in self._memories.items() if memory == track.memory]
+        wanted = [slot for slot in known if slot in self._free] if track.memory is not None else []
+        if not wanted and (not self._free or (track.ahead and known)):
+            return None
+        slot = wanted[0] if wanted else self._free[0]
+        self._free.remove(slot)
+        self._memories.pop(slot, None)
+        if track.memory is not None:
+            for old in known:
+                self._memories.pop(old, None)
+            self._memories[slot] = track.memory
+        return slot
 
     @staticmethod
-    def _heard_ms(track: Track) -> float:
-        return float("inf") if track.clock is None else track.clock.sent_ms
+    def _rank(track: Track) -> tuple[bool, float]:
+        return track.ahead, float("inf") if track.clock is None else track.clock.sent_ms
 
     def _is_far_ahead(self, track: Track, now: float) -> bool:
         return (

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from stepaudio.errors import StepAudioError
 from stepaudio_streaming.engine.ear import FRAME_SAMPLES, Ear, holds
-from stepaudio_streaming.engine.endings import end_of_turn_score
+from stepaudio_streaming.engine.foresight import Foresight
 from stepaudio_streaming.engine.history import Entry, History, entry_of
-from stepaudio_streaming.engine.parts import Heard, SpeechWish
+from stepaudio_streaming.engine.parts import SpeechWish
 from stepaudio_streaming.engine.reply import Desk, Reply
-from stepaudio_streaming.engine.scheduler import Chore
+from stepaudio_streaming.engine.understanding import Understanding
 from stepaudio_streaming.events import (
     AppendAudio,
     CancelResponse,
@@ -29,14 +26,11 @@ from stepaudio_streaming.events import (
     RemoveItem,
     ReplyOptions,
     Respond,
+    SpeechStarted,
+    SpeechStopped,
     TruncateItem,
-    UserTranscript,
 )
 from stepaudio_streaming.turn import TurnEvent
-
-# A pause this long may be the end of a turn: what was said is understood ahead.
-_DRAFT_PAUSE_MS = 128
-_MAX_HEARINGS = 16
 
 
 @dataclass(frozen=True)
@@ -52,29 +46,6 @@ class Say:
     response_id: str
     text: str
     wish: SpeechWish
-
-
-@dataclass
-class Hearing:
-    """Sound that is being understood.
-
-    Attributes:
-        work: does a piece of it with every step.
-        speech_end_ms: where the user's speech ended in it.
-        entry: what it becomes; None: the turn may not be over.
-        tells: the transcript is an event.
-        text: transcript so far.
-        result: what it was.
-        is_done: the result is the last one.
-    """
-
-    work: Iterator[Heard]
-    speech_end_ms: int = 0
-    entry: Entry | None = None
-    tells: bool = False
-    text: str = ""
-    result: Heard | None = None
-    is_done: bool = False
 
 
 @dataclass
@@ -110,8 +81,9 @@ class Session:
         self._tell = tell
         self._ear = Ear(settings.turn_detection, max_s=max_turn_s)
         self._vad_state: Any = desk.runner.init_vad()
-        self._hearings: dict[int, Hearing] = {}
-        self._draft: int | None = None  # key of the hearing of a turn that may be over
+        self._understanding = Understanding(desk, tell, self._understood)
+        self._memory = next(desk.keys)
+        self._foresight = Foresight(desk, self._memory)
         self._replies: dict[str, Reply] = {}
         self._waiting: list[_Waiting] = []
         self._speaker: Reply | None = None  # the latest answer of the conversation
@@ -132,7 +104,7 @@ class Session:
     @property
     def takes_commands(self) -> bool:
         """There is not too much to be understood already."""
-        return len(self._hearings) < _MAX_HEARINGS
+        return not self._understanding.is_overloaded
 
     def obey(self, command: Command | Say, now: float) -> None:
         """Take a command."""
@@ -148,10 +120,10 @@ class Session:
         """Give back everything."""
         for reply in self._replies.values():
             reply.stop()
-        for key in list(self._hearings):
-            self._desk.drop(key)
-        self._hearings.clear()
         self._replies.clear()
+        self._understanding.close()
+        self._foresight.stop()
+        self._desk.scheduler.forget(self._memory)
 
     # ---- the user's sound --------------------------------------------------------------------
 
@@ -166,7 +138,8 @@ class Session:
         frames = self._ear.append(command.samples)
         num_frames = len(frames) // FRAME_SAMPLES
         if not self._ear.detects_turns:
-            return self._ear.skip(num_frames)
+            self._ear.skip(num_frames)
+            return self._understanding.listen(self._ear, now)
         if not num_frames:
             return
         probabilities, self._vad_state = self._desk.runner.speech_probabilities(
@@ -174,41 +147,26 @@ class Session:
         )
         for probability in probabilities:
             speaking = self._speaker is not None and self._speaker.clock.unplayed_ms(now) > 0
-            score = self._score() if self._ear.wants_score else None
+            wants_score = self._ear.wants_score
+            score = self._understanding.score(self._ear.silence_ms) if wants_score else None
             events = self._ear.push(probability, bot_speaking=speaking, score=score)
             self._tell_turn(events)
-            self._think_ahead(now)
+            self._understanding.listen(self._ear, now)
 
     def _tell_turn(self, events: list[TurnEvent]) -> None:
         for event in events:
+            if isinstance(event, SpeechStopped):
+                self._understanding.end_turn(event.audio_ms)
             self._tell(event)
+            if isinstance(event, SpeechStarted):
+                self._look_ahead()
         held = holds(events)
         if held is not None:
             self._is_held = held
             self._pause()
 
-    def _think_ahead(self, now: float) -> None:
-        """Understand a turn before it is certain that it is over."""
-        draft = None if self._draft is None else self._hearings[self._draft]
-        if draft is not None and draft.speech_end_ms != self._ear.last_speech_ms:
-            self._drop_draft()
-            draft = None
-        if draft is None and self._ear.is_speaking and self._ear.silence_ms >= _DRAFT_PAUSE_MS:
-            hearing = Hearing(self._desk.runner.hear(self._ear.heard()), self._ear.last_speech_ms)
-            self._draft = self._begin_hearing(hearing, now, urgent=self._ear.wants_score)
-
-    def _score(self) -> float | None:
-        """Probability that the user has finished, as soon as it is known what was said."""
-        result = None if self._draft is None else self._hearings[self._draft].result
-        return None if result is None else end_of_turn_score(result.text, self._ear.silence_ms)
-
-    def _drop_draft(self) -> None:
-        if self._draft is not None:
-            self._end_hearing(self._draft)
-            self._draft = None
-
     def _clear(self, command: ClearAudio, now: float) -> None:
-        self._drop_draft()
+        self._understanding.clear()
         self._tell_turn(self._ear.clear())
 
     def _commit(self, command: CommitAudio, now: float) -> None:
@@ -216,77 +174,23 @@ class Session:
         entry = Entry(command.item_id, "user")
         self.history.append(entry)
         tells = self._settings.transcription is not None
-        key, self._draft = self._draft, None
-        draft = None if key is None else self._hearings[key]
-        if key is None or draft is None or draft.speech_end_ms != self._ear.last_speech_ms:
-            if key is not None:
-                self._end_hearing(key)
-            draft = Hearing(self._desk.runner.hear(sound))
-            key = self._begin_hearing(draft, now)
-        draft.entry, draft.tells = entry, tells
-        if draft.is_done:
-            self._understood(key, draft)
-        else:
-            self._desk.scheduler.chores[key].urgent = True
+        self._understanding.commit(entry, sound, command.end_ms, self._ear, now, tells=tells)
         self._tell_turn(events)
 
-    # ---- understanding -----------------------------------------------------------------------
-
-    def _begin_hearing(self, hearing: Hearing, now: float, *, urgent: bool = True) -> int:
-        key = next(self._desk.keys)
-        self._hearings[key] = hearing
-        self._desk.owners[key] = self
-        self._desk.scheduler.add_chore(Chore(key, now, urgent, self._is_blocked))
-        return key
-
-    def _end_hearing(self, key: int) -> None:
-        del self._hearings[key]
-        self._desk.drop(key)
-
-    def work(self, key: int) -> None:
-        """Understand the next piece of a stretch of sound."""
-        hearing = self._hearings[key]
-        try:
-            heard = next(hearing.work, None)
-        except StepAudioError as error:
-            return self.give_up(key, str(error))
-        if heard is not None:
-            if hearing.entry is not None and hearing.tells:
-                new = heard.text.removeprefix(hearing.text)
-                self._tell(UserTranscript(hearing.entry.item_id, new))
-                hearing.text = heard.text
-            hearing.result = heard
-            return
-        hearing.result, hearing.is_done = hearing.result or Heard("", understood=False), True
-        self._desk.drop(key)
-        if hearing.entry is not None:
-            self._understood(key, hearing)
-
-    def _understood(self, key: int, hearing: Hearing) -> None:
-        entry, heard = hearing.entry, hearing.result
-        assert entry is not None and heard is not None
-        entry.text, entry.understood = heard.text, heard.understood
-        entry.num_audio = heard.num_tokens
-        if hearing.tells:
-            new = heard.text.removeprefix(hearing.text)
-            if new:
-                self._tell(UserTranscript(entry.item_id, new))
-            self._tell(UserTranscript(entry.item_id, heard.text, final=True))
-        del self._hearings[key]
+    def _understood(self) -> None:
         self._begin_replies()
+        self._look_ahead()
 
-    def give_up(self, key: int, error: str) -> None:
-        """A stretch of sound cannot be understood."""
-        hearing = self._hearings[key]
-        self._end_hearing(key)
-        if key == self._draft:
-            self._draft = None
-        if hearing.entry is None:
+    def _look_ahead(self) -> None:
+        """Read what the user has said so far, for the answer that he is going to get."""
+        if self._waiting or not (self._ear.is_speaking or not self._ear.detects_turns):
             return
-        hearing.entry.text, hearing.entry.understood = "", False
-        if hearing.tells:
-            self._tell(UserTranscript(hearing.entry.item_id, "", final=True, error=error))
-        self._begin_replies()
+        heard = self._understanding.heard_so_far
+        entries = self.history.entries
+        if any(entry.text is None for entry in entries):
+            return
+        turn = Entry("", "user", "", sounds=heard)
+        self._foresight.read(self._desk.mind.ahead([*entries, turn], self._settings.reply))
 
     # ---- conversation ------------------------------------------------------------------------
 
@@ -299,10 +203,7 @@ class Session:
         entry = entry_of(item)
         sounds = [part.samples for part in item.parts if part.samples is not None]
         if item.kind == "user" and sounds:
-            entry.text, written = None, entry.text or ""
-            hearing = Hearing(_behind(self._desk.runner.hear(np.concatenate(sounds)), written))
-            hearing.entry = entry
-            self._begin_hearing(hearing, now)
+            self._understanding.hear_item(entry, sounds, now)
         return entry
 
     def _remove(self, command: RemoveItem, now: float) -> None:
@@ -328,7 +229,10 @@ class Session:
         self._begin_replies()
 
     def _new_reply(self, response_id: str, options: ReplyOptions, *, is_heard: bool) -> Reply:
-        reply = Reply(response_id, options, self._desk, self._told, is_heard=is_heard)
+        memory = self._memory if is_heard else None
+        reply = Reply(
+            response_id, options, self._desk, self._told, is_heard=is_heard, memory=memory
+        )
         self._replies[response_id] = reply
         return reply
 
@@ -341,8 +245,11 @@ class Session:
             if any(entry.text is None for entry in entries):
                 self._waiting.append(one)
                 continue
-            remember = self.history.append if in_conversation else _forget
-            one.reply.answer(list(entries), one.command.item_id, remember)
+            history = self.history if in_conversation else None
+            if in_conversation:
+                self._foresight.stop()
+            truncation = self._settings.context
+            one.reply.answer(list(entries), one.command.item_id, history, truncation)
         self._pause()
 
     def _told(self, event: Event) -> None:
@@ -378,22 +285,4 @@ class Session:
         """Hold back what must wait: the answer while the user may speak, all for a slow reader."""
         for reply in self._replies.values():
             reply.pause(self._is_blocked or (self._is_held and reply is self._speaker))
-        for key in self._hearings:
-            chore = self._desk.scheduler.chores.get(key)
-            if chore is not None:
-                chore.paused = self._is_blocked
-
-
-def _behind(work: Iterator[Heard], written: str) -> Iterator[Heard]:
-    """What was heard, with a written text behind it."""
-    if not written:
-        yield from work
-        return
-    heard = Heard("", understood=False)
-    for piece in work:
-        heard = piece
-    yield Heard(f"{heard.text} {written}".strip(), True, heard.num_tokens)
-
-
-def _forget(entry: Entry) -> None:
-    """Answers outside of the conversation leave no trace in it."""
+        self._understanding.pause(self._is_blocked)

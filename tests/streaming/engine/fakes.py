@@ -157,7 +157,17 @@ class ScriptedModel:
 
     # ---- mind --------------------------------------------------------------------------------
 
-    def ask(self, entries: Sequence[Entry], options: ReplyOptions) -> Question:
+    hears_sound = False
+
+    def ahead(self, entries: Sequence[Entry], options: ReplyOptions) -> Line | None:
+        return None
+
+    def dictation(self, sounds: Sequence[Any]) -> Question:
+        raise AssertionError("there are transcripts")
+
+    def ask(
+        self, entries: Sequence[Entry], options: ReplyOptions, truncation: Any = "auto"
+    ) -> Question:
         said = [f"{entry.kind}: {entry.content}" for entry in entries if entry.content]
         self.asked.append(said)
         names = tuple(str(tool["name"]) for tool in options.tools)
@@ -166,7 +176,8 @@ class ScriptedModel:
             return Question(None, "pardon", usage=usage)
         words = entries[-1].content.split() if entries else ["hello"]
         line = Line(prompt=words, params=len(words))
-        return Question(line, tools=names, usage=usage)
+        is_plain = options.modality == "text" and not names
+        return Question(line, tools=names, usage=usage, stream=Words() if is_plain else None)
 
     def read(self, question: Question, token_ids: Sequence[int]) -> Answer:
         if self.calls:
@@ -175,9 +186,6 @@ class ScriptedModel:
             return Answer(self.answers.pop(0))
         assert question.line is not None
         return Answer(" ".join(reversed(question.line.prompt)))
-
-    def written(self) -> Words:
-        return Words()
 
     def script(self, text: str, wish: SpeechWish) -> Script:
         if text == "unspeakable":
