@@ -19,7 +19,7 @@ def build_app(backend: Backend) -> gr.Blocks:
         backend: the model behind it.
     """
     with gr.Blocks(title="stepaudio", analytics_enabled=False) as blocks:
-        gr.HTML("<stepaudio-head></stepaudio-head>", apply_default_css=False)
+        gr.HTML("<stepaudio-head></stepaudio-head>", apply_default_css=False, padding=False)
         with gr.Tabs():
             with gr.Tab("Voice chat"):
                 voice_tab.build(backend)

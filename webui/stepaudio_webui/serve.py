@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import uvicorn
@@ -17,8 +18,9 @@ from stepaudio.catalog import DEFAULT_MODEL
 from stepaudio.errors import ConfigError
 from stepaudio_streaming.server.gateway import Gateway
 from stepaudio_streaming.server.options import ServerOptions
-from stepaudio_streaming.server.run import Address, build_server, listen, server_config
+from stepaudio_streaming.server.run import Address, RealtimeServer, listen, server_config
 from stepaudio_webui.app import build_app, mount_app
+from stepaudio_webui.backend import Backend
 from stepaudio_webui.local_backend import LocalBackend
 from stepaudio_webui.realtime_proxy import RealtimeProxy
 from stepaudio_webui.server_backend import ServerBackend
@@ -26,6 +28,8 @@ from stepaudio_webui.theme import STATIC, STATIC_URL
 from stepaudio_webui.voice_api import voice_routes
 
 _log = logging.getLogger(__name__)
+
+ServeSession = Callable[[WebSocket], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +57,14 @@ class WebOptions:
     max_sessions: int = 8
 
 
-def build_site(backend: LocalBackend | ServerBackend, *, max_sessions: int = 8) -> FastAPI:
+def build_site(backend: Backend, serve_session: ServeSession) -> FastAPI:
     """Build the site: the page, its conversations, and what its scripts ask for.
 
     Args:
         backend: the model behind it.
-        max_sessions: conversations at once; a server has limits of its own.
+        serve_session: serves one realtime session.
     """
     site = FastAPI(title="stepaudio-webui", docs_url=None, redoc_url=None, openapi_url=None)
-    if isinstance(backend, LocalBackend):
-        gateway = Gateway(backend.engine, ServerOptions(max_sessions=max_sessions))
-        site.state.gateway = gateway
-        serve_session = gateway.serve
-    else:
-        serve_session = RealtimeProxy(backend).serve
 
     @site.websocket("/v1/realtime")
     async def realtime(websocket: WebSocket) -> None:
@@ -94,41 +92,32 @@ def serve(options: WebOptions) -> None:
 
 
 async def _serve(options: WebOptions, address: Address, listener: socket.socket) -> None:
-    backend = build_backend(options)
-    server = page_server(backend, address, max_sessions=options.max_sessions)
     host, port = listener.getsockname()[:2]
     _log.info("open http://%s:%d in a browser", host, port)
     if options.share:
         _log.info("public address: %s", await asyncio.to_thread(_share, port))
-    if isinstance(backend, LocalBackend):
-        backend.start()
+    if options.server is not None:
+        remote = ServerBackend(options.server, options.api_key)
+        site = build_site(remote, RealtimeProxy(remote).serve)
+        config = server_config(site, ServerOptions(), address)
+        return await uvicorn.Server(config).serve(sockets=[listener])
+    local = LocalBackend(options.model, device=options.device, max_sessions=options.max_sessions)
+    server = local_server(local, address, max_sessions=options.max_sessions)
+    local.start()
     try:
         await server.serve(sockets=[listener])
     finally:
-        if isinstance(backend, LocalBackend):
-            backend.stop()
+        local.stop()
 
 
-def build_backend(options: WebOptions) -> LocalBackend | ServerBackend:
-    """The model that the options name; it is not loaded yet.
-
-    Raises:
-        ConfigError: the address of the server is none.
-    """
-    if options.server is not None:
-        return ServerBackend(options.server, options.api_key)
-    return LocalBackend(options.model, device=options.device, max_sessions=options.max_sessions)
-
-
-def page_server(
-    backend: LocalBackend | ServerBackend, address: Address, *, max_sessions: int = 8
-) -> uvicorn.Server:
-    """Server of the page; await its `serve` with the listening socket."""
-    site = build_site(backend, max_sessions=max_sessions)
+def local_server(
+    backend: LocalBackend, address: Address, *, max_sessions: int = 8
+) -> RealtimeServer:
+    """Server of a page over a model of this process; await its `serve`."""
     limits = ServerOptions(max_sessions=max_sessions)
-    if isinstance(backend, LocalBackend):
-        return build_server(site, limits, address)
-    return uvicorn.Server(server_config(site, limits, address))
+    gateway = Gateway(backend.engine, limits)
+    config = server_config(build_site(backend, gateway.serve), limits, address)
+    return RealtimeServer(config, gateway)
 
 
 def _share(port: int) -> str:

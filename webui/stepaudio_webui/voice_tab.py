@@ -9,4 +9,4 @@ from stepaudio_webui.backend import Backend
 
 def build(backend: Backend) -> None:
     """Build the tab; the element asks `voice_api` for what it needs to know of the backend."""
-    gr.HTML("<stepaudio-voice></stepaudio-voice>", apply_default_css=False)
+    gr.HTML("<stepaudio-voice></stepaudio-voice>", apply_default_css=False, padding=False)
