@@ -13,10 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stepaudio.models.fused import FusedDecoder, FusedLayers, FusedNorm, LayerPass
+from stepaudio.models.fused import FusedDecoder, FusedLayers, packed
 from stepaudio.models.kv_cache import SlotStep
 from stepaudio.models.mtp import BlockCache, MultiTokenPredictor
-from stepaudio.models.packed import PackedLinear
+from stepaudio.models.packed import FusedNorm
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 
 
@@ -115,17 +115,19 @@ class FusedDrafter:
         num_blocks = predictor.config.num_blocks
         blocks = [predictor.block(index) for index in range(num_blocks)]
         windows = (predictor.window,) * num_blocks
-        self._layers = FusedLayers(decoder.config, [block.layer for block in blocks], windows)
-        made = {block: PackedLinear(block.proj.weight) for block in blocks}
+        precision = decoder.precision
+        layers = [block.layer for block in blocks]
+        self._layers = FusedLayers(decoder.config, layers, windows, precision)
+        made = {block: packed(block.proj.weight, precision) for block in blocks}
         self._projections = [made[block] for block in blocks]
         self._hidden_norms = [FusedNorm(block.hidden_norm.weight, eps) for block in blocks]
         self._embed_weights = [block.embed_norm.weight.detach() for block in blocks]
         # Proposed tokens are few and looked up often, so that the whole table is normed once.
         table = model.model.embed_tokens.weight[:rows].detach()
         self._norm = FusedNorm(torch.ones_like(table[0]), eps)
-        self._table = self._norm(table).contiguous()
+        self._table: Tensor = self._norm(table).contiguous()
         ids = predictor.draft_ids
-        self._head = None if ids is None else PackedLinear(model.lm_head.weight[ids])
+        self._head = None if ids is None else packed(model.lm_head.weight[ids], precision)
 
     def inputs(self, embeds: Tensor) -> Tensor:
         """See `Drafter`."""
@@ -137,13 +139,13 @@ class FusedDrafter:
 
     def begin(self, step: SlotStep, batch: int, num_new: int) -> BlockPass:
         """See `Drafter`."""
-        shared: LayerPass = self._layers.begin(step, batch, num_new)
+        shared = self._layers.begin(step, batch, num_new)
 
         def run(index: int, hidden: Tensor, inputs: Tensor) -> Tensor:
             normed = self._hidden_norms[index](hidden.flatten(0, 1))
             ahead = inputs.flatten(0, 1) * self._embed_weights[index]
             joined = torch.cat([normed, ahead], dim=1)
-            out = self._layers.apply(index, self._projections[index](joined), shared)
+            out = self._layers.apply(index, self._projections[index](joined), shared, step)
             return out.view_as(hidden)
 
         return run

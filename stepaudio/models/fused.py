@@ -1,19 +1,22 @@
 """Inference copy of the decoder with few, large operations.
 
-At small widths a step on CPU is bound by the number of operations. The copy joins projections and
-rotates queries and keys with one matrix product. The weights themselves stay as they are, so that
-`PackedLinear` may hold them in half precision. It reads and writes the same slot cache as
-`Backbone`, in the same layout. It is derived from the public parameters and must be built anew when
-these change, for example after a LoRA merge.
+At small widths a step on CPU is bound by the number of operations and by what calling each of them
+costs. The copy joins projections, rotates queries and keys with one matrix product, and runs all
+layers in one call: on a CPU they are compiled with TorchScript, which needs no compiler, and is the
+same code. The weights are laid out by `stepaudio.models.packed`, or as int8 by
+`stepaudio.models.int8`. It reads and writes the same slot cache as `Backbone`, in the same layout.
+It is derived from the public parameters and must be built anew when these change, for example after
+a LoRA merge.
 
-Shape legend: B rows, T new tokens, H query heads, G key and value heads, K head width, D width,
-L keys, V vocabulary.
+Shape legend: B rows, T new tokens, R = B * T, H query heads, G key and value heads, K head width,
+D width, L keys, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,87 +24,160 @@ from torch.nn import functional as F
 
 from stepaudio.models.backbone import Backbone, DecoderLayer
 from stepaudio.models.config import TextConfig
-from stepaudio.models.kv_cache import SlotStep
+from stepaudio.models.int8 import Int8Linear, Int8NormedLinear, check_int8
+from stepaudio.models.kv_cache import SlotStep, store
 from stepaudio.models.layers import apply_rotary, rotary_tables
 from stepaudio.models.masks import Window
-from stepaudio.models.packed import PackedLinear
+from stepaudio.models.packed import FloatLinear, FusedNorm, NormedLinear, pack_linear
+from stepaudio.models.passes import LayerPass, WindowPass
+
+Precision = Literal["float", "int8"]
 
 # Up to so many new tokens attention is cheaper as two plain products than as a tiled kernel.
 _FEW_TOKENS = 16
 
 
-class FusedNorm:
-    """RMS norm of [rows, D] in few operations."""
-
-    def __init__(self, weight: Tensor, eps: float) -> None:
-        self._weight = torch.cat([weight, weight]).detach()
-        self._eps = eps
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Normalise.
-
-        The layer norm of [x, -x] has mean zero, so it is the RMS norm of x in one operation.
-        """
-        width = x.shape[1]
-        both = torch.cat([x, -x], dim=1)
-        return F.layer_norm(both, (2 * width,), self._weight, eps=self._eps)[:, :width]
+def pack(weight: Tensor, bias: Tensor | None, precision: Precision) -> FloatLinear | Int8Linear:
+    """Lay a linear layer out."""
+    return Int8Linear(weight, bias) if precision == "int8" else pack_linear(weight, bias)
 
 
-@dataclass(frozen=True)
-class _FusedLayer:
-    """Weights of one layer."""
+def pack_normed(
+    norm_weight: Tensor, eps: float, weight: Tensor, bias: Tensor | None, precision: Precision
+) -> NormedLinear | Int8NormedLinear:
+    """Lay a linear layer behind an RMS norm out."""
+    if precision == "int8":
+        return Int8NormedLinear(norm_weight, eps, weight, bias)
+    return NormedLinear(FusedNorm(norm_weight, eps), pack_linear(weight, bias))
 
-    input_norm: FusedNorm
-    qkv: PackedLinear
-    out: PackedLinear
-    middle_norm: FusedNorm
-    gate_up: PackedLinear
-    down: PackedLinear
 
-    @classmethod
-    def from_layer(cls, layer: DecoderLayer, eps: float) -> _FusedLayer:
-        attention, mlp = layer.self_attn, layer.mlp
+class _FusedLayer(nn.Module):
+    """One decoder layer."""
+
+    def __init__(self, layer: DecoderLayer, config: TextConfig, precision: Precision) -> None:
+        super().__init__()
+        attention, mlp, eps = layer.self_attn, layer.mlp, config.rms_norm_eps
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        return cls(
-            input_norm=FusedNorm(layer.input_layernorm.weight, eps),
-            qkv=PackedLinear(
-                torch.cat([projection.weight for projection in projections]),
-                torch.cat([projection.bias for projection in projections]),
-            ),
-            out=PackedLinear(attention.o_proj.weight),
-            middle_norm=FusedNorm(layer.post_attention_layernorm.weight, eps),
-            gate_up=PackedLinear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])),
-            down=PackedLinear(mlp.down_proj.weight),
+        self.qkv = pack_normed(
+            layer.input_layernorm.weight,
+            eps,
+            torch.cat([projection.weight for projection in projections]),
+            torch.cat([projection.bias for projection in projections]),
+            precision,
         )
+        self.out = pack(attention.o_proj.weight, None, precision)
+        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+        norm = layer.post_attention_layernorm
+        self.gate_up = pack_normed(norm.weight, eps, gate_up, None, precision)
+        self.down = pack(mlp.down_proj.weight, None, precision)
+        self.num_heads = config.num_attention_heads
+        self.groups = config.num_key_value_heads
+        self.width = config.head_width
+        self.scale = config.head_width**-0.5
+        self.nothing = attention.o_proj.weight.detach().new_zeros(1)
+
+    def forward(self, x: Tensor, buffer: Tensor, shared: LayerPass, window: WindowPass) -> Tensor:
+        """Apply the layer to the tokens [R, D] of a pass."""
+        heads = self.qkv(x).view(x.size(0), -1, self.width)
+        rotation = shared.rotation
+        # Several new tokens without a mask see each other causally, which a bias does not say.
+        if rotation is not None and (shared.num_new == 1 or window.bias is not None):
+            attended = self.attend_few(heads, rotation, buffer, shared, window)
+        else:
+            attended = self.attend_many(heads, buffer, shared, window)
+        x = self.out.add_to(x, attended)
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down.add_to(x, F.silu(gate).mul_(up))
+
+    def attend_few(
+        self,
+        heads: Tensor,
+        rotation: Tensor,
+        buffer: Tensor,
+        shared: LayerPass,
+        window: WindowPass,
+    ) -> Tensor:
+        """Attention output [R, H * K] of few new tokens per row, from [R, H + 2 G, K]."""
+        batch, num_new, groups, width = shared.batch, shared.num_new, self.groups, self.width
+        num_turned = self.num_heads + groups
+        turned = torch.bmm(heads[:, :num_turned], rotation)
+        q = turned[:, : self.num_heads]
+        new_keys = turned[:, self.num_heads :, None]
+        new_values = heads[:, num_turned:, None]
+        if num_new > 1:
+            q = q.view(batch, num_new, groups, -1, width).permute(0, 2, 3, 1, 4)
+            new_keys = new_keys.view(batch, num_new, groups, width).transpose(1, 2)
+            new_values = new_values.view(batch, num_new, groups, width).transpose(1, 2)
+        k, v = store(buffer, new_keys, new_values, shared.rows, window.place)
+        length = k.size(2)
+        k, v = k.reshape(-1, length, width), v.reshape(-1, length, width)
+        q = q.reshape(batch * groups, -1, width)
+        bias = window.bias
+        if bias is None:
+            scores = torch.baddbmm(self.nothing, q, k.transpose(1, 2), beta=0.0, alpha=self.scale)
+        else:
+            scores = torch.baddbmm(bias, q, k.transpose(1, 2), beta=1.0, alpha=self.scale)
+        out = torch.bmm(scores.softmax(-1), v)
+        if num_new > 1:
+            out = out.view(batch, groups, -1, num_new, width).permute(0, 3, 1, 2, 4)
+        return out.reshape(batch * num_new, self.num_heads * width)
+
+    def attend_many(
+        self, heads: Tensor, buffer: Tensor, shared: LayerPass, window: WindowPass
+    ) -> Tensor:
+        """The same for any number of new tokens."""
+        num_turned = self.num_heads + self.groups
+        heads_BHTK = heads.view(shared.batch, shared.num_new, -1, self.width).transpose(1, 2)
+        cos, sin = shared.cos[:, None], shared.sin[:, None]
+        turned = apply_rotary(heads_BHTK[:, :num_turned], cos, sin)
+        new_keys, new_values = turned[:, self.num_heads :], heads_BHTK[:, num_turned:]
+        k, v = store(buffer, new_keys, new_values, shared.rows, window.place)
+        mask = window.mask
+        out = F.scaled_dot_product_attention(
+            turned[:, : self.num_heads], k, v, mask, is_causal=mask is None, enable_gqa=True
+        )
+        return out.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-@dataclass(frozen=True)
-class LayerPass:
-    """What all layers of one pass share.
+class _FusedStack(nn.Module):
+    """Several layers in one call."""
 
-    Attributes:
-        step: cache pass over the new tokens.
-        batch: rows, B.
-        num_new: new tokens of a row, T.
-        tables: cosine and sine [B, T, K].
-        rotation: [B * T, K, K] matrices that rotate a head's row; None for many tokens.
-        biases: for every window [B * G, H / G * T, L], minus infinity where a key is invisible;
-            for few tokens only.
-    """
+    def __init__(self, layers: Iterable[nn.Module], windows: list[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.windows = windows
 
-    step: SlotStep
-    batch: int
-    num_new: int
-    tables: tuple[Tensor, Tensor]
-    rotation: Tensor | None
-    biases: Mapping[Window, Tensor | None]
+    def forward(self, x: Tensor, buffers: list[Tensor], shared: LayerPass) -> Tensor:
+        """Apply all layers to the tokens [R, D] of a pass."""
+        for index, layer in enumerate(self.layers):
+            x = layer(x, buffers[index], shared, shared.windows[self.windows[index]])
+        return x
+
+
+def _compiled(module: nn.Module, device: torch.device) -> Any:
+    """The module without Python between its operations, on a CPU."""
+    module.eval()
+    if device.type != "cpu":
+        return module
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(module)
+
+
+def packed(weight: Tensor, precision: Precision) -> Any:
+    """A linear layer [R, D] to [R, N] of weight [N, D], as a function."""
+    return _compiled(pack(weight, None, precision), weight.device)
 
 
 class FusedLayers:
-    """Decoder layers over a slot cache, one by one."""
+    """Decoder layers over a slot cache."""
 
     def __init__(
-        self, config: TextConfig, layers: Iterable[nn.Module], windows: tuple[Window, ...]
+        self,
+        config: TextConfig,
+        layers: Iterable[nn.Module],
+        windows: tuple[Window, ...],
+        precision: Precision = "float",
     ) -> None:
         """Derive the copies.
 
@@ -109,27 +185,31 @@ class FusedLayers:
             config: shapes of the layers.
             layers: `DecoderLayer`s in the order of the cache; the same one may occur again.
             windows: sliding window of each.
+            precision: of the weights.
         """
         self._config = config
         kept = [layer for layer in layers if isinstance(layer, DecoderLayer)]
-        made = {layer: _FusedLayer.from_layer(layer, config.rms_norm_eps) for layer in kept}
-        self._layers = [made[layer] for layer in kept]
-        self._windows = windows
+        made = {layer: _FusedLayer(layer, config, precision) for layer in kept}
+        self._windows = list(dict.fromkeys(windows))
+        self._window_of = [self._windows.index(window) for window in windows]
         # x @ swap is the second term's operand of rotary embedding: [-second half, first half].
         weight = kept[0].self_attn.o_proj.weight
         eye = torch.eye(config.head_width, device=weight.device, dtype=weight.dtype)
         half = config.head_width // 2
         self._eye = eye
-        self._nothing = eye.new_zeros(1)
-        self._scale = config.head_width**-0.5
         self._swap = torch.cat([-eye[half:], eye[:half]]).T.contiguous()
+        self._layers = [made[layer] for layer in kept]
+        self._stack: Any = None
+        self._singles: list[Any] = []
 
     def __call__(self, embeds: Tensor, step: SlotStep) -> Tensor:
-        """Run all layers over [B, T, D]; returns [B * T, D]."""
+        """Run all layers over [B, T, D]; returns [R, D]."""
         shared = self.begin(step, *embeds.shape[:2])
-        x = embeds.flatten(0, 1)
-        for index in range(len(self._layers)):
-            x = self.apply(index, x, shared)
+        if self._stack is None:
+            self._stack = _compiled(_FusedStack(self._layers, self._window_of), embeds.device)
+        with torch.jit.optimized_execution(False):
+            x: Tensor = self._stack(embeds.flatten(0, 1), step.buffers, shared)
+        step.advance()
         return x
 
     def begin(self, step: SlotStep, batch: int, num_new: int) -> LayerPass:
@@ -138,29 +218,27 @@ class FusedLayers:
         tables = rotary_tables(step.plan.positions, config.head_width, config.rope_theta)
         cos, sin = (table.to(self._eye.dtype) for table in tables)
         rotation = None
-        biases: dict[Window, Tensor | None] = {}
         if num_new <= _FEW_TOKENS:
             rotation = self._eye * cos[..., None, :] + self._swap * sin[..., None, :]
             rotation = rotation.flatten(0, 1)
-            biases = {window: self._bias(mask) for window, mask in step.plan.masks.items()}
-        return LayerPass(step, batch, num_new, (cos, sin), rotation, biases)
+        windows = []
+        for window in self._windows:
+            mask = step.plan.masks[window]
+            bias = self._bias(mask) if rotation is not None else None
+            windows.append(WindowPass(step.places[window], mask, bias))
+        return LayerPass(batch, num_new, step.rows, cos, sin, rotation, windows)
 
-    def apply(self, index: int, x: Tensor, shared: LayerPass) -> Tensor:
-        """Run one layer over the tokens [B * T, D] of a pass."""
-        layer, config = self._layers[index], self._config
-        qkv = layer.qkv(layer.input_norm(x))
-        heads = qkv.view(len(x), -1, config.head_width)
-        window = self._windows[index]
-        # Several new tokens without a mask see each other causally, which a bias does not say.
-        if shared.rotation is not None and (
-            shared.num_new == 1 or shared.biases[window] is not None
-        ):
-            attended = self._attend_few(heads, shared, index)
-        else:
-            attended = self._attend_many(heads, shared, index)
-        x = layer.out.add_to(x, attended)
-        gate, up = layer.gate_up(layer.middle_norm(x)).chunk(2, dim=-1)
-        return layer.down.add_to(x, F.silu(gate).mul_(up))
+    def apply(self, index: int, x: Tensor, shared: LayerPass, step: SlotStep) -> Tensor:
+        """Run one layer over the tokens [R, D] of a pass; all must run, in their order."""
+        if not self._singles:
+            made = {layer: _compiled(layer, x.device) for layer in self._layers}
+            self._singles = [made[layer] for layer in self._layers]
+        window = shared.windows[self._window_of[index]]
+        with torch.jit.optimized_execution(False):
+            x = self._singles[index](x, step.buffers[index], shared, window)
+        if index == len(step.buffers) - 1:
+            step.advance()
+        return x
 
     def _bias(self, mask: Tensor | None) -> Tensor | None:
         """What is added to the scores [B * G, H / G * T, L] of few tokens."""
@@ -172,74 +250,36 @@ class FusedLayers:
         bias = bias.masked_fill_(~mask, float("-inf"))[:, None]
         return bias.expand(-1, groups, repeats, -1, -1).flatten(2, 3).flatten(0, 1)
 
-    def _attend_few(self, heads: Tensor, shared: LayerPass, index: int) -> Tensor:
-        """Attention output [B * T, H * K] of few new tokens per row, from [B * T, H + 2 G, K]."""
-        assert shared.rotation is not None
-        num_heads, groups = self._config.num_attention_heads, self._config.num_key_value_heads
-        batch, num_new = shared.batch, shared.num_new
-        turned = torch.bmm(heads[:, : num_heads + groups], shared.rotation)
-        width = turned.shape[-1]
-        q, new_keys, values = (
-            turned[:, :num_heads],
-            turned[:, num_heads:, None],
-            heads[:, num_heads + groups :, None],
-        )
-        if num_new > 1:
-            q = q.view(batch, num_new, groups, -1, width).permute(0, 2, 3, 1, 4)
-            new_keys = new_keys.view(batch, num_new, groups, width).transpose(1, 2)
-            values = values.view(batch, num_new, groups, width).transpose(1, 2)
-        k, v = shared.step.update(new_keys, values, index)
-        length = k.shape[2]
-        k, v = k.reshape(-1, length, width), v.reshape(-1, length, width)
-        q = q.reshape(batch * groups, -1, width)
-        bias = shared.biases[self._windows[index]]
-        scores = torch.baddbmm(
-            self._nothing if bias is None else bias,
-            q,
-            k.transpose(1, 2),
-            beta=0 if bias is None else 1,
-            alpha=self._scale,
-        )
-        out = torch.bmm(scores.softmax(-1), v)
-        if num_new > 1:
-            out = out.view(batch, groups, -1, num_new, width).permute(0, 3, 1, 2, 4)
-        return out.reshape(batch * num_new, num_heads * width)
-
-    def _attend_many(self, heads: Tensor, shared: LayerPass, index: int) -> Tensor:
-        """The same for any number of new tokens."""
-        num_heads, groups = self._config.num_attention_heads, self._config.num_key_value_heads
-        heads_BHTK = heads.view(shared.batch, shared.num_new, -1, heads.shape[-1]).transpose(1, 2)
-        cos, sin = (table[:, None] for table in shared.tables)
-        turned = apply_rotary(heads_BHTK[:, : num_heads + groups], cos, sin)
-        new_values = heads_BHTK[:, num_heads + groups :]
-        k, v = shared.step.update(turned[:, num_heads:], new_values, index)
-        mask = shared.step.plan.masks[self._windows[index]]
-        out = F.scaled_dot_product_attention(
-            turned[:, :num_heads], k, v, mask, is_causal=mask is None, enable_gqa=True
-        )
-        return out.transpose(1, 2).flatten(0, 1).flatten(1)
-
 
 class FusedDecoder:
     """Decoder layers and head, derived from a `Backbone`; see the module's text.
 
     Attributes:
         config: the decoder's configuration.
+        precision: of its weights.
         normed: the final norm.
     """
 
     @torch.no_grad()
-    def __init__(self, backbone: Backbone, head: Tensor) -> None:
+    def __init__(self, backbone: Backbone, head: Tensor, precision: Precision = "float") -> None:
         """Derive the copy.
 
         Args:
             backbone: decoder whose weights are copied.
             head: [V, D] weight of the output head, or those rows of it that are wanted.
+            precision: "float": as the weights are; "int8": see `stepaudio.models.int8`.
+
+        Raises:
+            ConfigError: there are no int8 weights for this device or type.
         """
+        if precision == "int8":
+            check_int8(head.device, head.dtype)
         self.config = backbone.config
-        self._layers = FusedLayers(self.config, backbone.layers, self.config.layer_windows)
+        self.precision = precision
+        windows = self.config.layer_windows
+        self._layers = FusedLayers(self.config, backbone.layers, windows, precision)
         self.normed = FusedNorm(backbone.norm.weight, self.config.rms_norm_eps)
-        self._head = PackedLinear(head)
+        self._head = packed(head, precision)
 
     def __call__(self, embeds: Tensor, step: SlotStep, last: Tensor | None = None) -> Tensor:
         """Logits [B, V] behind one token of every row.
@@ -254,12 +294,15 @@ class FusedDecoder:
         if num_new > 1:
             rows = torch.arange(batch, device=x.device)
             x = x.view(batch, num_new, -1)[rows, 0 if last is None else last]
-        return self._head(self.normed(x))
+        logits: Tensor = self._head(self.normed(x))
+        return logits
 
     def hidden(self, embeds: Tensor, step: SlotStep) -> Tensor:
         """Hidden states [B, T, D] behind the final norm; arguments as in a call."""
-        return self.normed(self._layers(embeds, step)).view_as(embeds)
+        hidden: Tensor = self.normed(self._layers(embeds, step))
+        return hidden.view_as(embeds)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D]."""
-        return self._head(hidden.flatten(0, -2)).unflatten(0, hidden.shape[:-1])
+        logits: Tensor = self._head(hidden.flatten(0, -2))
+        return logits.unflatten(0, hidden.shape[:-1])

@@ -11,7 +11,6 @@ Shape legend: N slots, B rows of a pass, T new tokens, L keys, H key and value h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from stepaudio.errors import CapacityError
 from stepaudio.models.config import TextConfig
 from stepaudio.models.masks import AttentionPlan, Window, visible
+from stepaudio.models.passes import SlotRows, WindowRows
 
 DEFAULT_ROLLBACK = 64  # tokens that can be taken back behind a full sliding window
 
@@ -141,20 +141,50 @@ class SlotKVCache:
         self.lengths[target] = held
 
 
-@dataclass(frozen=True)
-class _WindowPlan:
-    """What a pass does to the layers with one window.
+def store(
+    buffer: Tensor, keys: Tensor, values: Tensor, rows: SlotRows, place: WindowRows
+) -> tuple[Tensor, Tensor]:
+    """Write new keys and values [B, H, T, K] and return all that the rows may see.
 
-    Attributes:
-        write: index into a buffer where new keys and values [T or B, T, 2, H, K] go.
-        num_read: stored positions that are read.
-        joins: new keys are joined to stored ones, because a ring may lose keys that the first of
-            several new tokens still sees.
+    TorchScript can compile it, as part of the fused layers.
+
+    Args:
+        buffer: one of a cache's.
+        keys: keys behind rotary embedding.
+        values: values.
+        rows: which slots.
+        place: where in them.
+
+    Returns:
+        Keys and values, [B, H, L, K] each; views of the buffer where the slots are consecutive.
     """
+    batch, num_new = keys.size(0), keys.size(2)
+    seen = keys, values
+    if place.joins and not rows.is_fresh:
+        old_keys, old_values = _read(buffer, rows, batch, place.num_read)
+        seen = torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+    if place.start >= 0:
+        stop = place.start + num_new
+        target = buffer[:, rows.first : rows.first + batch, :, place.start : stop]
+        target[0].copy_(keys)
+        target[1].copy_(values)
+    else:
+        width = keys.size(3)
+        flat = buffer.view(2, -1, width)
+        flat[0].index_copy_(0, place.write, keys.reshape(-1, width))
+        flat[1].index_copy_(0, place.write, values.reshape(-1, width))
+    if rows.is_fresh or place.joins:
+        return seen
+    return _read(buffer, rows, batch, place.num_read)
 
-    write: tuple[Any, ...]
-    num_read: int
-    joins: bool
+
+def _read(buffer: Tensor, rows: SlotRows, batch: int, num_read: int) -> tuple[Tensor, Tensor]:
+    """Stored keys and values of the rows, [B, H, L, K] each."""
+    if rows.first >= 0:
+        held = buffer[:, rows.first : rows.first + batch, :, :num_read]
+        return held[0], held[1]
+    stored = buffer[:, :, :, :num_read]
+    return stored[0].index_select(0, rows.slots), stored[1].index_select(0, rows.slots)
 
 
 class SlotStep:
@@ -164,6 +194,8 @@ class SlotStep:
 
     Attributes:
         plan: positions and masks of the pass.
+        rows: the slots of the pass.
+        places: for every window where the pass writes and reads.
     """
 
     def __init__(self, cache: SlotKVCache, slots: list[int], num_new: int, lens: list[int]) -> None:
@@ -171,47 +203,60 @@ class SlotStep:
         self._slots = slots
         self._lens = lens
         self._held = [cache.lengths[slot] for slot in slots]
-        self._is_fresh = not any(self._held)
         first, device = slots[0], cache.device
-        self._is_run = slots == list(range(first, first + len(slots)))
-        self._rows = torch.tensor(slots, device=device)
+        is_run = slots == list(range(first, first + len(slots)))
+        slot_rows = torch.tensor(slots, device=device)
+        self.rows = SlotRows(slot_rows, first if is_run else -1, not any(self._held))
         positions = torch.tensor(self._held, device=device)[:, None]
         if num_new > 1:
             positions = positions + torch.arange(num_new, device=device)
         masks: dict[Window, Tensor | None] = {}
-        self._windows: dict[Window, _WindowPlan] = {}
+        self.places: dict[Window, WindowRows] = {}
         for window in set(cache.windows):
-            plan = self._plan_window(window, positions)
-            self._windows[window] = plan
-            masks[window] = self._mask(window, plan, positions)
+            place = self._place(window, positions)
+            self.places[window] = place
+            masks[window] = self._mask(window, place, positions)
         self.plan = AttentionPlan(positions, masks)
 
-    def _plan_window(self, window: Window, positions: Tensor) -> _WindowPlan:
+    @property
+    def buffers(self) -> list[Tensor]:
+        """Those of the cache, one for every layer."""
+        return self._cache.buffers
+
+    def _place(self, window: Window, positions: Tensor) -> WindowRows:
         num_new, size = positions.shape[1], self._cache.size(window)
         joins = window is not None and num_new > 1
+        num_read = min(max(self._held) + (0 if joins else num_new), size)
+        is_full = all(count == num_new for count in self._lens)
+        start = self._held[0] if window is None else self._held[0] % size
+        is_level = min(self._held) == max(self._held)
+        if is_full and is_level and self.rows.first >= 0 and start + num_new <= size:
+            return WindowRows(start, positions.new_empty(0), num_read, joins)
         targets = positions if window is None else positions % size
-        if any(count != num_new for count in self._lens) or num_new > size:
+        if not is_full or num_new > size:
             offsets = torch.arange(num_new, device=positions.device)
             lens = torch.tensor(self._lens, device=positions.device)[:, None]
             # Of more new tokens than a ring has room for, only the last ones are kept.
             kept = (offsets < lens) & (offsets >= lens - size)
             targets = torch.where(kept, targets, size)
-        write = (slice(None), self._rows[:, None], slice(None), targets)
-        return _WindowPlan(write, min(max(self._held) + (0 if joins else num_new), size), joins)
+        heads = self._cache.buffers[0].shape[2]
+        lines = self.rows.slots[:, None] * heads + torch.arange(heads, device=positions.device)
+        write = lines[:, :, None] * (size + 1) + targets[:, None]
+        return WindowRows(-1, write.flatten(), num_read, joins)
 
-    def _mask(self, window: Window, plan: _WindowPlan, positions: Tensor) -> Tensor | None:
+    def _mask(self, window: Window, place: WindowRows, positions: Tensor) -> Tensor | None:
         num_new, held = positions.shape[1], self._held
         fits = window is None or max(held) + num_new <= window
         single = num_new == 1 and min(held) == max(held)
-        if fits and (self._is_fresh or single):
+        if fits and (self.rows.is_fresh or single):
             return None
-        stored = torch.arange(plan.num_read, device=positions.device)
+        stored = torch.arange(place.num_read, device=positions.device)
         if window is None:
             return visible(positions, stored, window)
         # A ring entry holds the newest position that is congruent to it.
-        last = positions[:, :1] - (1 if plan.joins else 0)
+        last = positions[:, :1] - (1 if place.joins else 0)
         keys = last - (last - stored) % self._cache.size(window)
-        if plan.joins:
+        if place.joins:
             keys = torch.cat([keys, positions], dim=1)
         return visible(positions, keys, window)
 
@@ -231,26 +276,13 @@ class SlotStep:
             Keys and values, [B, H, L, K] each; views of the buffers where the slots of the pass
             are consecutive.
         """
-        buffer = self._cache.buffers[layer_idx]
-        plan = self._windows[self._cache.windows[layer_idx]]
-        new = torch.stack([key_states, value_states])
-        seen = new
-        if plan.joins and not self._is_fresh:
-            seen = torch.cat([self._read(buffer, plan), new], dim=3)
-        buffer[plan.write] = new.permute(1, 3, 0, 2, 4)
-        if not self._is_fresh and not plan.joins:
-            seen = self._read(buffer, plan)
-        if layer_idx == len(self._cache.buffers) - 1:
-            self._advance()
-        return seen[0], seen[1]
+        place = self.places[self._cache.windows[layer_idx]]
+        seen = store(self.buffers[layer_idx], key_states, value_states, self.rows, place)
+        if layer_idx == len(self.buffers) - 1:
+            self.advance()
+        return seen
 
-    def _read(self, buffer: Tensor, plan: _WindowPlan) -> Tensor:
-        """Stored keys and values of the rows, [2, B, H, L, K]."""
-        if self._is_run:
-            first = self._slots[0]
-            return buffer[:, first : first + len(self._slots), :, : plan.num_read]
-        return buffer[:, :, :, : plan.num_read].index_select(1, self._rows)
-
-    def _advance(self) -> None:
+    def advance(self) -> None:
+        """Note that the last layer has written."""
         for slot, held, count in zip(self._slots, self._held, self._lens, strict=True):
             self._cache.lengths[slot] = held + count
