@@ -25,15 +25,15 @@ from stepaudio.models.config import AudioEncoderConfig
 from stepaudio.text.ctc import ctc_targets
 from stepaudio.text.manifest import ManifestRow
 from stepaudio.training.augment import AugmentConfig, Samples, augment_waveform, spec_augment
+from stepaudio.training.preference_writing import append_preference, store_audio
 from stepaudio.training.preferences import (
     PreferencePair,
     PreferencePrompt,
     PreferenceRow,
     PreferenceTake,
-    append_preference,
+    TakeSentence,
     load_preference_pairs,
     read_preferences,
-    store_audio,
 )
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "PreferenceTake",
     "SampleStore",
     "Source",
+    "TakeSentence",
     "append_preference",
     "load_preference_pairs",
     "pack_rows",

@@ -6,26 +6,21 @@ A dataset is a folder::
     audio/               the takes, each named by a hash of its sound
 
 It is written while people listen and is read by preference training. Writers only ever append,
-under a lock, so any number of programs may write at the same time; a later line about the same
+under a lock (`preference_writing`), so any number of programs may write at the same time; a later line about the same
 two takes corrects an earlier one.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import fcntl
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
-from stepaudio.atomic import write_bytes_atomic
-from stepaudio.errors import OutputError, StepAudioError
+from stepaudio.errors import StepAudioError
 
 FORMAT_VERSION = 1
 PREFERENCE_FILE = "preferences.jsonl"
@@ -33,11 +28,10 @@ AUDIO_FOLDER = "audio"
 
 Winner = Literal["a", "b"]
 
-_NAME_BYTES = 12
-_BLOCK_BYTES = 1 << 16
 _PROMPT_STRINGS = ("text", "voice", "voice_filepath", "instruction")
 _ROW_FIELDS = {"format_version", *_PROMPT_STRINGS, "speed", "a", "b", "winner", "model", "time"}
-_TAKE_FIELDS = {"audio_filepath", "duration", "seed", "codes"}
+_TAKE_FIELDS = {"audio_filepath", "duration", "seed", "sentences"}
+_SENTENCE_FIELDS = {"text", "codes"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +54,19 @@ class PreferencePrompt:
 
 
 @dataclass(frozen=True)
+class TakeSentence:
+    """A sentence of a take: one completion of the model.
+
+    Attributes:
+        text: as the model was asked to say it.
+        codes: its audio codes, 25 a second.
+    """
+
+    text: str
+    codes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class PreferenceTake:
     """One way in which it was said.
 
@@ -68,13 +75,20 @@ class PreferenceTake:
             were read hold absolute ones.
         duration: in seconds.
         seed: it was sampled with; None: unknown.
-        codes: its audio codes, 25 a second; None: unknown.
+        sentences: what it consists of, in order; None: unknown.
     """
 
     audio_filepath: str
     duration: float
     seed: int | None = None
-    codes: tuple[int, ...] | None = None
+    sentences: tuple[TakeSentence, ...] | None = None
+
+    @property
+    def codes(self) -> tuple[int, ...] | None:
+        """Audio codes of all sentences; None: unknown."""
+        if self.sentences is None:
+            return None
+        return tuple(code for sentence in self.sentences for code in sentence.codes)
 
 
 @dataclass(frozen=True)
@@ -112,9 +126,6 @@ class PreferencePair:
     rejected: PreferenceTake
 
 
-# ---- reading -------------------------------------------------------------------------------------
-
-
 def read_preferences(source: str | Path) -> list[PreferenceRow]:
     """Read all decisions in the order in which they were made; empty lines are passed over.
 
@@ -135,7 +146,7 @@ def read_preferences(source: str | Path) -> list[PreferenceRow]:
         if not line.strip():
             continue
         try:
-            rows.append(_parse_row(line, folder))
+            rows.append(parse_row(line, folder))
         except ValueError as error:
             raise StepAudioError(f"{path}, line {number}: {error}") from error
     return rows
@@ -178,8 +189,8 @@ def _file_of(source: str | Path) -> Path:
     return path / PREFERENCE_FILE if path.is_dir() else path
 
 
-def _parse_row(line: bytes, folder: Path) -> PreferenceRow:
-    """Read one line; ValueError says what is wrong with it."""
+def parse_row(line: bytes, folder: Path) -> PreferenceRow:
+    """Read one line of a file in `folder`; ValueError says what is wrong with it."""
     try:
         values = json.loads(line)
     except UnicodeDecodeError as error:
@@ -208,11 +219,11 @@ def _parse_row(line: bytes, folder: Path) -> PreferenceRow:
         raise ValueError(f"field 'winner' must be 'a' or 'b', got {winner!r}")
     model, time = _string(values["model"], "model"), _string(values["time"], "time")
     row = PreferenceRow(prompt, a, b, winner, model, time)
-    _check(row)
+    check_row(row)
     return row
 
 
-def _check(row: PreferenceRow) -> None:
+def check_row(row: PreferenceRow) -> None:
     """What has to hold for any row; ValueError says what does not."""
     if not row.prompt.text.strip():
         raise ValueError("field 'text' is empty")
@@ -235,16 +246,28 @@ def _take(values: Any, name: str, folder: Path) -> PreferenceTake:
         if not file:
             raise ValueError("field 'audio_filepath' is empty")
         duration = _number(values["duration"], "duration")
-        seed, codes = values.get("seed"), values.get("codes")
+        seed, sentences = values.get("seed"), values.get("sentences")
         if seed is not None:
             _count(seed, "seed")
-        if codes is not None:
-            if not isinstance(codes, list):
-                raise ValueError(f"field 'codes' must be a list, got {codes!r}")
-            codes = tuple(_count(code, "codes") for code in codes)
+        if sentences is not None:
+            sentences = tuple(map(_sentence, _list(sentences, "sentences")))
     except ValueError as error:
         raise ValueError(f"take {name!r}: {error}") from error
-    return PreferenceTake(str(folder / file), duration, seed, codes)
+    return PreferenceTake(str(folder / file), duration, seed, sentences)
+
+
+def _sentence(values: Any) -> TakeSentence:
+    if not isinstance(values, dict):
+        raise ValueError(f"field 'sentences' must be objects, got {values!r}")
+    _check_names(values, _SENTENCE_FIELDS, required=("text", "codes"))
+    codes = tuple(_count(code, "codes") for code in _list(values["codes"], "codes"))
+    return TakeSentence(_string(values["text"], "text"), codes)
+
+
+def _list(values: Any, name: str) -> list[Any]:
+    if not isinstance(values, list):
+        raise ValueError(f"field {name!r} must be a list, got {values!r}")
+    return values
 
 
 def _check_names(values: Mapping[str, Any], known: set[str], required: Sequence[str]) -> None:
@@ -273,114 +296,3 @@ def _count(value: Any, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"field {name!r} must be whole numbers from 0 on, got {value!r}")
     return value
-
-
-# ---- writing -------------------------------------------------------------------------------------
-
-
-def store_audio(folder: str | Path, data: bytes, suffix: str) -> str:
-    """Put the sound of a take, or the recording of a voice, into a dataset.
-
-    Args:
-        folder: of the dataset; made if needed.
-        data: an encoded audio file.
-        suffix: of its name, such as ".flac".
-
-    Returns:
-        Path relative to the folder. The same bytes are stored once.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    name = f"{blake2b(data, digest_size=_NAME_BYTES).hexdigest()}{suffix}"
-    target = Path(folder) / AUDIO_FOLDER
-    _make_folder(target)
-    if not (target / name).is_file():
-        write_bytes_atomic(target / name, data)
-    return f"{AUDIO_FOLDER}/{name}"
-
-
-def append_preference(folder: str | Path, row: PreferenceRow) -> Path:
-    """Add a decision; returns the file.
-
-    The line is either there as a whole or not at all, also if the disk is full or if several
-    programs write at once. What a killed writer left behind of its line is removed.
-
-    Args:
-        folder: of the dataset; made if needed.
-        row: with audio files as `store_audio` returns them, or anywhere else.
-
-    Raises:
-        OutputError: the file cannot be written.
-        ValueError: the row is not valid.
-    """
-    _check(row)
-    path = Path(folder) / PREFERENCE_FILE
-    line = (json.dumps(_values(row), ensure_ascii=False, allow_nan=False) + "\n").encode()
-    _parse_row(line, Path(folder))
-    _make_folder(path.parent)
-    try:
-        with open(path, "a+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # the end of the file may not move meanwhile
-            _append(file, line)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
-    return path
-
-
-def _append(file: BinaryIO, line: bytes) -> None:
-    size = _sound_size(file)
-    try:
-        file.truncate(size)
-        if size and _byte_before(file, size) != b"\n":
-            line = b"\n" + line
-        done = 0
-        while done < len(line):
-            done += file.write(line[done:])
-        os.fsync(file.fileno())
-    except OSError:
-        file.truncate(size)
-        raise
-
-
-def _sound_size(file: BinaryIO) -> int:
-    """Size of the file without a last line that was cut off."""
-    size = file.seek(0, os.SEEK_END)
-    tail, start = b"", size
-    while start and b"\n" not in tail:
-        start = max(0, start - _BLOCK_BYTES)
-        file.seek(start)
-        tail = file.read(size - start)
-    line = tail[tail.rfind(b"\n") + 1 :]
-    try:
-        json.loads(line)  # a whole row whose line end was lost, by an editor for example
-    except ValueError:
-        return size - len(line)
-    return size
-
-
-def _byte_before(file: BinaryIO, position: int) -> bytes:
-    file.seek(position - 1)
-    return file.read(1)
-
-
-def _values(row: PreferenceRow) -> dict[str, Any]:
-    """Fields of a line; those without a value are left out."""
-    prompt = {k: v for k, v in dataclasses.asdict(row.prompt).items() if v != "" or k == "text"}
-    takes = {
-        name: {k: v for k, v in dataclasses.asdict(take).items() if v is not None}
-        for name, take in (("a", row.a), ("b", row.b))
-    }
-    head = {"format_version": FORMAT_VERSION}
-    return head | prompt | takes | {"winner": row.winner, "model": row.model, "time": row.time}
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {_reason(error)}") from error
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

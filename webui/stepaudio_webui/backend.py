@@ -84,11 +84,11 @@ class SpeechReport:
     """What is known about some speech beside its sound, filled in when its last piece was given.
 
     Attributes:
-        codes: its audio codes; None: a server does not tell them.
+        sentences: text and audio codes of each sentence; None: a server does not tell them.
         warnings: one line for everything that may be wrong with it, or that was not followed.
     """
 
-    codes: tuple[int, ...] | None = None
+    sentences: tuple[tuple[str, tuple[int, ...]], ...] | None = None
     warnings: tuple[str, ...] = ()
 
 

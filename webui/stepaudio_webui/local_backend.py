@@ -127,7 +127,7 @@ class LocalBackend:
             yield samples.numpy()
         if report is not None:
             spoken = stream.spoken
-            report.codes = spoken.codes
+            report.sentences = tuple((part.text, part.codes) for part in spoken.sentences)
             report.warnings = (*filter(None, [spoken.style.warning]), *spoken.warnings)
 
     @contextmanager

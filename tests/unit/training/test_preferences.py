@@ -12,19 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepaudio.errors import OutputError, StepAudioError
+from stepaudio.training.preference_writing import append_preference, store_audio
 from stepaudio.training.preferences import (
     PREFERENCE_FILE,
     PreferencePair,
     PreferencePrompt,
     PreferenceRow,
     PreferenceTake,
-    append_preference,
+    TakeSentence,
     load_preference_pairs,
     read_preferences,
-    store_audio,
 )
 
 TIME = "2026-11-26T15:04:05+00:00"
+SENTENCES = (TakeSentence("it is", (1, 2)), TakeSentence("ten", (3,)))
 TAKE = {"audio_filepath": "audio/a.flac", "duration": 1.5}
 GOOD = {
     "format_version": 1, "text": "hi", "a": TAKE, "b": TAKE | {"audio_filepath": "audio/b.flac"},
@@ -32,10 +33,15 @@ GOOD = {
 }  # fmt: skip
 
 
+def said(**values):
+    """A take whose only sentence has these fields."""
+    return TAKE | {"sentences": [{"text": "x", **values}]}
+
+
 def row(folder: Path, *, winner="a", text="It is ten.", first=b"1", second=b"2") -> PreferenceRow:
     """A decision whose takes are in the dataset."""
     takes = [
-        PreferenceTake(store_audio(folder, data, ".flac"), 1.0, seed, (1, 2, 3))
+        PreferenceTake(store_audio(folder, data, ".flac"), 1.0, seed, SENTENCES)
         for seed, data in enumerate([first, second])
     ]
     return PreferenceRow(PreferencePrompt(text), takes[0], takes[1], winner, "nano", TIME)
@@ -60,7 +66,11 @@ TAKES = st.builds(
     audio_filepath=st.text("abcé ", min_size=1, max_size=9).map("audio/{}.flac".format),
     duration=st.floats(0, 1e6),
     seed=st.none() | st.integers(0, 2**63),
-    codes=st.none() | st.lists(st.integers(0, 6560), max_size=5).map(tuple),
+    sentences=st.none()
+    | st.lists(
+        st.builds(TakeSentence, TEXTS, st.lists(st.integers(0, 6560), max_size=5).map(tuple)),
+        max_size=3,
+    ).map(tuple),
 )
 PROMPTS = st.builds(
     PreferencePrompt,
@@ -115,8 +125,12 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows)
         ({**GOOD, "a": TAKE | {"audio_filepath": ""}}, "take 'a': field 'audio_filepath' is empty"),
         ({**GOOD, "a": TAKE | {"duration": -1}}, "take 'a': field 'duration' must be a number"),
         ({**GOOD, "a": TAKE | {"seed": 1.5}}, "take 'a': field 'seed' must be whole"),
-        ({**GOOD, "a": TAKE | {"codes": "12"}}, "take 'a': field 'codes' must be a list"),
-        ({**GOOD, "a": TAKE | {"codes": [-1]}}, "take 'a': field 'codes' must be whole"),
+        ({**GOOD, "a": TAKE | {"sentences": "x"}}, "take 'a': field 'sentences' must be a list"),
+        ({**GOOD, "a": TAKE | {"sentences": ["x"]}}, "field 'sentences' must be objects"),
+        ({**GOOD, "a": TAKE | {"sentences": [{"text": "x"}]}}, "field 'codes' is missing"),
+        ({**GOOD, "a": said(codes="12")}, "take 'a': field 'codes' must be a list"),
+        ({**GOOD, "a": said(codes=[-1])}, "take 'a': field 'codes' must be whole"),
+        ({**GOOD, "a": said(codes=[1], pause=2)}, "take 'a': unknown field 'pause'"),
         ({**GOOD, "a": TAKE | {"loudness": 1}}, "take 'a': unknown field 'loudness'"),
     ],
 )
@@ -144,7 +158,7 @@ def test_nothing_invalid_is_written(tmp_path: Path) -> None:
         replace(good, b=good.a),
         replace(good, prompt=PreferencePrompt("")),
         replace(good, prompt=PreferencePrompt("hi", speed=float("nan"))),
-        replace(good, a=replace(good.a, codes=(-1,))),
+        replace(good, a=replace(good.a, sentences=(TakeSentence("x", (-1,)),))),
     ):
         with pytest.raises(ValueError, match=r"field|both takes|JSON compliant"):
             append_preference(tmp_path, bad)
@@ -174,10 +188,11 @@ def test_a_correction_may_hear_the_takes_in_the_other_order(tmp_path: Path) -> N
 def test_pairs_without_codes_can_be_left_out(tmp_path: Path) -> None:
     known, unknown = row(tmp_path), row(tmp_path, text="From a server.")
     append_preference(tmp_path, known)
-    append_preference(tmp_path, replace(unknown, a=replace(unknown.a, codes=None, seed=None)))
+    append_preference(tmp_path, replace(unknown, a=replace(unknown.a, sentences=None, seed=None)))
     assert len(load_preference_pairs(tmp_path)) == 2
     (pair,) = load_preference_pairs(tmp_path, with_codes=True)
     assert pair.prompt == known.prompt
+    assert pair.chosen.codes == (1, 2, 3)
 
 
 @pytest.mark.parametrize("which", ["take", "voice"])
@@ -220,7 +235,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
         "from tests.unit.training.test_preferences import row\n"
-        "from stepaudio.training.preferences import append_preference\n"
+        "from stepaudio.training.preference_writing import append_preference\n"
         "folder = Path(sys.argv[1]); new = row(folder, text='long ' * 1000)\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"limit = {len(before) + 100}, resource.RLIM_INFINITY\n"
@@ -240,7 +255,7 @@ def test_programs_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from tests.unit.training.test_preferences import row\n"
-        "from stepaudio.training.preferences import append_preference\n"
+        "from stepaudio.training.preference_writing import append_preference\n"
         "folder, name = Path(sys.argv[1]), sys.argv[2]\n"
         "for i in range(30): append_preference(folder, row(folder, text=f'{name} {i} ' * 2000))\n"
     )
