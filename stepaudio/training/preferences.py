@@ -6,8 +6,8 @@ A dataset is a folder::
     audio/               the takes, each named by a hash of its sound
 
 It is written while people listen and is read by preference training. Writers only ever append,
-under a lock (`preference_writing`), so any number of programs may write at the same time; a later line about the same
-two takes corrects an earlier one.
+under a lock (`preference_writing`), so any number of programs may write at the same time; a later
+line about the same two takes corrects an earlier one.
 """
 
 from __future__ import annotations
