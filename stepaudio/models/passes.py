@@ -32,7 +32,8 @@ class WindowRows(NamedTuple):
     Attributes:
         start: position where all rows write their new tokens, slots being consecutive; -1: they
             write each to its own.
-        write: [B * G * T] where, in a buffer seen as [2, N * G * (size + 1), K]; empty with a start.
+        write: [B * G * T] where, in a buffer seen as [2, N * G * (size + 1), K]; empty with
+            a start.
         num_read: stored positions that are read.
         joins: new keys are joined to stored ones, because a ring may lose keys that the first of
             several new tokens still sees.
