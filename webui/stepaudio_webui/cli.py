@@ -42,6 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--port", type=port_number, default=7860, help="0: any free one (default: %(default)s)")
     add("--share", action="store_true", help="also over a public address of Gradio's")
     add("--max-sessions", type=positive, default=8, help="conversations (default: %(default)s)")
+    add(
+        "--preferences",
+        type=Path,
+        metavar="DIR",
+        help="folder for decisions between two takes (default: stepaudio/preferences among your "
+        "own data)",
+    )
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     return parser
 
@@ -69,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 port=args.port,
                 share=args.share,
                 max_sessions=args.max_sessions,
+                preferences=args.preferences,
             )
         )
     except ModuleNotFoundError as error:

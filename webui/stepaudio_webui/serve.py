@@ -8,6 +8,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -29,6 +30,8 @@ from stepaudio_webui.voice_api import voice_routes
 
 _log = logging.getLogger(__name__)
 
+_FAREWELL_S = 1
+
 ServeSession = Callable[[WebSocket], Awaitable[None]]
 
 
@@ -45,6 +48,7 @@ class WebOptions:
         port: 0: any free one.
         share: also over a public address of Gradio's.
         max_sessions: conversations at once.
+        preferences: folder for decisions between takes; None: among the user's own data.
     """
 
     model: str = DEFAULT_MODEL
@@ -55,14 +59,18 @@ class WebOptions:
     port: int = 7860
     share: bool = False
     max_sessions: int = 8
+    preferences: Path | None = None
 
 
-def build_site(backend: Backend, serve_session: ServeSession) -> FastAPI:
+def build_site(
+    backend: Backend, serve_session: ServeSession, *, preferences: Path | None = None
+) -> FastAPI:
     """Build the site: the page, its conversations, and what its scripts ask for.
 
     Args:
         backend: the model behind it.
         serve_session: serves one realtime session.
+        preferences: see `WebOptions`.
     """
     site = FastAPI(title="stepaudio-webui", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -72,7 +80,7 @@ def build_site(backend: Backend, serve_session: ServeSession) -> FastAPI:
 
     site.include_router(voice_routes(backend))
     site.mount(STATIC_URL, StaticFiles(directory=STATIC))
-    mount_app(site, build_app(backend))
+    mount_app(site, build_app(backend, preferences))
     return site
 
 
@@ -98,11 +106,14 @@ async def _serve(options: WebOptions, address: Address, listener: socket.socket)
         _log.info("public address: %s", await asyncio.to_thread(_share, port))
     if options.server is not None:
         remote = ServerBackend(options.server, options.api_key)
-        site = build_site(remote, RealtimeProxy(remote).serve)
-        config = server_config(site, ServerOptions(), address)
+        proxy = RealtimeProxy(remote)
+        site = build_site(remote, proxy.serve, preferences=options.preferences)
+        config = page_config(site, ServerOptions(), address)
         return await uvicorn.Server(config).serve(sockets=[listener])
     local = LocalBackend(options.model, device=options.device, max_sessions=options.max_sessions)
-    server = local_server(local, address, max_sessions=options.max_sessions)
+    server = local_server(
+        local, address, max_sessions=options.max_sessions, preferences=options.preferences
+    )
     local.start()
     try:
         await server.serve(sockets=[listener])
@@ -111,13 +122,27 @@ async def _serve(options: WebOptions, address: Address, listener: socket.socket)
 
 
 def local_server(
-    backend: LocalBackend, address: Address, *, max_sessions: int = 8
+    backend: LocalBackend,
+    address: Address,
+    *,
+    max_sessions: int = 8,
+    preferences: Path | None = None,
 ) -> RealtimeServer:
     """Server of a page over a model of this process; await its `serve`."""
     limits = ServerOptions(max_sessions=max_sessions)
     gateway = Gateway(backend.engine, limits)
-    config = server_config(build_site(backend, gateway.serve), limits, address)
+    config = page_config(
+        build_site(backend, gateway.serve, preferences=preferences), limits, address
+    )
     return RealtimeServer(config, gateway)
+
+
+def page_config(site: FastAPI, limits: ServerOptions, address: Address) -> uvicorn.Config:
+    """Settings of uvicorn for a page."""
+    config = server_config(site, limits, address)
+    # Pages that are open keep connections of Gradio's, which never end by themselves.
+    config.timeout_graceful_shutdown = _FAREWELL_S
+    return config
 
 
 def _share(port: int) -> str:

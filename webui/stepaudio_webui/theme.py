@@ -17,6 +17,7 @@ HEAD = f"""\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="stylesheet" href="{STATIC_URL}/page.css">
 <link rel="stylesheet" href="{STATIC_URL}/voice.css">
+<link rel="stylesheet" href="{STATIC_URL}/tabs.css">
 <script type="module" src="{STATIC_URL}/page.js"></script>
 <script type="module" src="{STATIC_URL}/voice.js"></script>
 """
