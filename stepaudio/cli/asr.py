@@ -17,7 +17,8 @@ from stepaudio.cli.console import UsageError, accept_any_text, echo, report
 from stepaudio.cli.formats import Result, stats_line
 from stepaudio.cli.outputs import FolderOutput, Output, StreamOutput, TableOutput
 from stepaudio.cli.progress import Progress
-from stepaudio.errors import StepAudioError
+from stepaudio.errors import ConfigError, StepAudioError
+from stepaudio.text.hotwords import Hotwords
 
 
 def run_asr(args: argparse.Namespace) -> int:
@@ -32,19 +33,21 @@ def run_asr(args: argparse.Namespace) -> int:
     files = expand_paths(args.paths)
     if STDIN in files and (sys.stdin is None or sys.stdin.isatty()):
         raise UsageError("-: standard input is a terminal; pipe audio into it")
+    hotwords = _read_hotwords(args.hotwords, args.hotword_strength)
     output = _make_output(args, files)
     if not any(map(_can_be_opened, files)):
         return _report_unreadable(files)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of other packages are of no use to users
     with closing(Progress(files)) as progress:
-        return _transcribe(args, files, language, output, progress)
+        return _transcribe(args, files, language, hotwords, output, progress)
 
 
 def _transcribe(
     args: argparse.Namespace,
     files: Sequence[str],
     language: str | None,
+    hotwords: Hotwords,
     output: Output,
     progress: Progress,
 ) -> int:
@@ -57,6 +60,7 @@ def _transcribe(
         decoding=args.decoding,
         blocks=args.mtp,
         word_timestamps=args.word_timestamps,
+        hotwords=hotwords,
     )
     outcomes = transcriber.transcribe_many(
         (
@@ -108,6 +112,16 @@ def _checked_language(model: str, language: str | None) -> str | None:
     if not re.fullmatch("[a-z]{2,3}", code):
         raise UsageError(f"--language {language}: not a language code such as en or zh")
     return code
+
+
+def _read_hotwords(given: str | None, strength: float) -> Hotwords:
+    """Hotwords of a file where there is one of that name, else those that the text lists."""
+    try:
+        if given is not None and (os.path.sep in given or os.path.isfile(given)):
+            return Hotwords.read(given, strength)
+        return Hotwords.parse(given, strength)
+    except ConfigError as error:
+        raise UsageError(f"--{error}" if str(error).startswith("hotw") else str(error)) from error
 
 
 def _make_output(args: argparse.Namespace, files: Sequence[str]) -> Output:

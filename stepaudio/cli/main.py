@@ -131,6 +131,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that decode the next files meanwhile (default: %(default)s)",
     )
+    asr.add_argument(
+        "--hotwords",
+        metavar='FILE|"A, B"',
+        help="words and phrases to expect, such as names: a text file with one a line, or a list",
+    )
+    asr.add_argument(
+        "--hotword-strength",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="0 to 5; more finds more of them, also unsaid ones (default: %(default)s)",
+    )
     _add_conversation(commands)
     _add_verify(commands)
     return parser

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from stepaudio.generation.bias import add_bias
 from stepaudio.generation.completion import Completion, GenerationPrompt, TokenEvent
 from stepaudio.generation.generator import Generator
 from stepaudio.generation.run import Run
@@ -159,7 +160,8 @@ class _MultiTokenRun(Run):
         rows, last = torch.arange(len(lens), device=embeds.device), torch.tensor(lens) - 1
         logits = self._decoder.project(hidden[rows, last])[:, None]
         nothing = self._drafts[slots.start : slots.stop, :0]
-        _, ids = self._verify(logits, nothing, [0] * len(lens), slots)
+        biased = add_bias(logits[:, 0], [self._bias_behind(slot) for slot in slots])[:, None]
+        _, ids = self._verify(biased, nothing, [0] * len(lens), slots)
         self._tokens[slots.start : slots.stop] = ids
         # Behind every token of the prompt stands the next one, behind the last the new one.
         ahead = torch.roll(self._drafter.inputs(embeds), -1, dims=1)
@@ -179,7 +181,7 @@ class _MultiTokenRun(Run):
         step = self._cache.begin(slots, fed.shape[1], [count + 1 for count in counts])
         hidden = self._decoder.hidden(self._generator.model.model.embed_tokens(fed), step)
         logits = self._decoder.project(hidden)
-        accepted, ids = self._verify(logits, drafts, counts, slots)
+        accepted, ids = self._verify(self._biased(logits, drafts, slots), drafts, counts, slots)
         # What a row has gained: the accepted drafts and the decoder's token behind them.
         gained = torch.cat([drafts, ids[:, None]], dim=1).scatter(
             1, accepted[:, None], ids[:, None]
@@ -205,6 +207,17 @@ class _MultiTokenRun(Run):
         """How many drafts of a completion could still be kept."""
         missing = self._budgets[index] - len(self.completions[index].ids)
         return min(self._multi.num_drafts, missing - 1)
+
+    def _biased(self, logits: Tensor, drafts: Tensor, slots: range) -> Tensor:
+        """Logits [B, J + 1, V] with the bias behind the tokens of each place."""
+        if all(self._params[self._live[slot]].bias is None for slot in slots):
+            return logits
+        behind = [
+            self._bias_behind(slot, ids[:place])
+            for slot, ids in zip(slots, drafts.tolist(), strict=True)
+            for place in range(logits.shape[1])
+        ]
+        return add_bias(logits.flatten(0, 1), behind).view_as(logits)
 
     def _verify(
         self, logits: Tensor, drafts: Tensor, counts: Sequence[int], slots: range

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stepaudio.generation.bias import TokenBias, add_bias
 from stepaudio.generation.completion import Completion, GenerationPrompt, TokenEvent, check_fits
 from stepaudio.generation.sampling import SamplingParams
 from stepaudio.generation.stats import GenerationStats
@@ -101,7 +102,10 @@ class Run:
         return self._record(slots, *chosen)
 
     def _choose(self, logits: Tensor, slots: range) -> tuple[list[int], list[float]]:
-        ids, log_probs = self._sampling.choose(logits, slots, self._allowed(slots))
+        biased = add_bias(logits, [self._bias_behind(slot) for slot in slots])
+        ids, log_probs = self._sampling.choose(biased, slots, self._allowed(slots))
+        if biased is not logits:
+            log_probs = logits.gather(1, ids[:, None])[:, 0].float() - logits.float().logsumexp(-1)
         self._tokens[slots.start : slots.stop] = ids
         return ids.tolist(), log_probs.tolist()
 
@@ -113,6 +117,14 @@ class Run:
             for index in indices
             for constraint in (self._params[index].constraint,)
         ]
+
+    def _bias_behind(
+        self, slot: int, ahead: Sequence[int] = ()
+    ) -> tuple[TokenBias | None, Sequence[int]]:
+        """Bias of a slot's completion, and the tokens that it depends on."""
+        index = self._live[slot]
+        bias = self._params[index].bias
+        return bias, () if bias is None else (*self.completions[index].ids, *ahead)
 
     def _record(self, slots: range, ids: list[int], log_probs: list[float]) -> list[TokenEvent]:
         """Note one new token of each slot and free the slots of finished prompts."""

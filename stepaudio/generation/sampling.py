@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from stepaudio.generation.bias import TokenBias
 from stepaudio.generation.constraint import TokenConstraint
 from stepaudio.generation.repetition import RepetitionMemory, widened
 
@@ -32,6 +33,7 @@ class SamplingParams:
             aware sampling of VALL-E 2 (arXiv 2406.05370).
         max_repetition: share of the window.
         constraint: which tokens may come next; None: all.
+        bias: what is added to the logits before anything else; None: nothing.
         max_new_tokens: longest completion, its end token included.
         stop_ids: tokens that end the completion; None: the model's end tokens.
         seed: makes sampling reproducible whatever else is in the batch; None: torch's generator.
@@ -45,6 +47,7 @@ class SamplingParams:
     repetition_window: int = 0
     max_repetition: float = 0.1
     constraint: TokenConstraint | None = None
+    bias: TokenBias | None = None
     max_new_tokens: int = 256
     stop_ids: tuple[int, ...] | None = None
     seed: int | None = None

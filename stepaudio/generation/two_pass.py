@@ -21,6 +21,7 @@ from stepaudio.generation.generator import CTCPosteriors, Generator
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.generation.word_search import WordHypothesis, WordSearch, WordSearchOptions
 from stepaudio.text.ctc import ctc_targets
+from stepaudio.text.phrases import PhraseAutomaton
 from stepaudio.text.word_model import WordModel
 
 _UNSPELLABLE = -1e9  # log-probability of a text with more letters than there are frames
@@ -61,6 +62,8 @@ class TwoPassDecoder:
         words: WordModel,
         tokenize: Callable[[str], list[int]],
         options: TwoPassOptions = DEFAULT_TWO_PASS_OPTIONS,
+        *,
+        wanted: PhraseAutomaton | None = None,
     ) -> None:
         """Prepare both passes.
 
@@ -69,13 +72,14 @@ class TwoPassDecoder:
             words: what can be said.
             tokenize: text to the decoder's tokens.
             options: weights and widths.
+            wanted: phrases (of ids of words) that make a transcript better, such as hotwords.
         """
         self._generator = generator
         self._words = words
         self._tokenize = tokenize
         self._options = options
         self._characters = generator.model.config.audio_encoder_config.ctc_tokens
-        self._search = WordSearch(words.tree(), words.ngrams, options.search)
+        self._search = WordSearch(words.tree(), words.ngrams, options.search, wanted)
 
     @torch.inference_mode()
     def complete(self, prompt: GenerationPrompt, posteriors: CTCPosteriors) -> Completion:
@@ -122,6 +126,7 @@ class TwoPassDecoder:
             + options.characters * spelled
             + options.language * language
             + options.word_reward * counts
+            + np.array([hypothesis.bonus for hypothesis in hypotheses])
         )
         return total
 

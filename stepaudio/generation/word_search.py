@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepaudio.text.ngram import END, Contexts, NgramModel
+from stepaudio.text.phrases import NO_PHRASE, PhraseAutomaton
 from stepaudio.text.word_tree import ROOT, WordTree
 
 Ints = NDArray[np.int64]
@@ -41,6 +42,8 @@ class WordSearchOptions:
         margin: a hypothesis that is this much worse than the best one is dropped.
         phone_margin: a phone that is this much less likely than its frame's best is not tried.
         num_results: transcripts that are returned.
+        wanted_loss: what the bonus of a wanted word loses, for the choice of hypotheses that live
+            on, with every phone of it that is missing.
     """
 
     language_weight: float = 0.7
@@ -49,6 +52,7 @@ class WordSearchOptions:
     margin: float = 14.0
     phone_margin: float = 7.0
     num_results: int = 32
+    wanted_loss: float = 0.5
 
 
 DEFAULT_WORD_SEARCH_OPTIONS = WordSearchOptions()
@@ -62,25 +66,30 @@ class WordHypothesis:
         words: ids of the words.
         phones: log-probability of the pronunciation.
         language: log-probability of the words.
+        bonus: what the wanted phrases in it are worth.
     """
 
     words: tuple[int, ...]
     phones: float
     language: float
+    bonus: float = 0.0
 
 
 class _Beam(NamedTuple):
     """Hypotheses, a row each.
 
-    `history` numbers the finished words, `pair` and `word` are their `Contexts`, `language` is what
-    they add to the score; `phone` is the last phone; `symbol` and `blank` are the log-probabilities
-    of the paths that end in it and behind it.
+    `history` numbers the finished words, `pair` and `word` are their `Contexts`, `phrase` is their
+    state in the automaton of wanted phrases; `language` and `bonus` are what they add to the score;
+    `phone` is the last phone; `symbol` and `blank` are the log-probabilities of the paths that end
+    in it and behind it.
     """
 
     history: NDArray[np.uint64]
     pair: Ints
     word: Ints
+    phrase: Ints
     language: Floats
+    bonus: Floats
     node: Ints
     phone: Ints
     symbol: Floats
@@ -99,13 +108,29 @@ class WordSearch:
         tree: WordTree,
         language: NgramModel,
         options: WordSearchOptions = DEFAULT_WORD_SEARCH_OPTIONS,
+        wanted: PhraseAutomaton | None = None,
     ) -> None:
-        """Take the words with their pronunciations, what follows what, and the settings."""
+        """Take the words with their pronunciations, what follows what, and the settings.
+
+        Args:
+            tree: words in a tree of their pronunciations.
+            language: language model.
+            options: widths and weights.
+            wanted: phrases (of ids of words) that make a transcript better; None: none.
+        """
         self._tree = tree
         self._language = language
         self._options = options
-        # A word that has begun is as good as the most frequent one that it can become.
-        self._prospect = options.language_weight * tree.best_below(language.unigram)
+        self._wanted = wanted or PhraseAutomaton.build((), {})
+        self._column = self._wanted.column_of(language.vocab_size)
+        # A word that has begun is as good as the most frequent one that it can become, and the
+        # more of a wanted one is there the better.
+        likely = np.float32(options.language_weight) * language.unigram
+        gains = self._wanted.gains[NO_PHRASE, self._column].astype(np.float32)
+        wanted_now = np.where(gains > 0, likely + gains, -np.inf).astype(np.float32)
+        self._prospect = np.maximum(
+            tree.best_below(likely), tree.best_below(wanted_now, options.wanted_loss)
+        )
 
     def __call__(self, log_probs: NDArray[np.float32]) -> list[WordHypothesis]:
         """Best transcripts, the best first; one without words means silence.
@@ -116,8 +141,8 @@ class WordSearch:
         start = self._language.start()
         certain = np.zeros(1)
         beam = _Beam(
-            np.array([_NOTHING_SAID], np.uint64), start.pair, start.word, certain,
-            np.array([ROOT]), np.array([_BLANK]), certain + _IMPOSSIBLE, certain,
+            np.array([_NOTHING_SAID], np.uint64), start.pair, start.word, np.array([NO_PHRASE]),
+            certain, certain, np.array([ROOT]), np.array([_BLANK]), certain + _IMPOSSIBLE, certain,
         )  # fmt: skip
         histories: _Histories = {}
         for frame in log_probs.astype(np.float64):
@@ -162,18 +187,21 @@ class WordSearch:
         contexts = Contexts(beam.pair, beam.word)
         score = self._options.language_weight * self._language.score(contexts, words)
         contexts = self._language.extend(contexts, words)
+        column = self._column[words]
         number = (beam.history ^ words.astype(np.uint64)) * _MIX
         ended = beam._replace(
             history=number ^ (number >> np.uint64(29)),
             pair=contexts.pair,
             word=contexts.word,
+            phrase=self._wanted.following[beam.phrase, column],
             language=beam.language + score + self._options.word_reward,
+            bonus=beam.bonus + self._wanted.gains[beam.phrase, column],
         )
         return ended, beam.history
 
     def _prune(self, beam: _Beam) -> _Beam:
         total = np.logaddexp(beam.symbol, beam.blank)
-        scores = total + beam.language + self._prospect[beam.node]
+        scores = total + beam.language + beam.bonus + self._prospect[beam.node]
         kept = np.flatnonzero(scores > scores.max() - self._options.margin)
         if len(kept) > self._options.num_hypotheses:
             order = np.argpartition(-scores[kept], self._options.num_hypotheses)
@@ -189,14 +217,16 @@ class WordSearch:
         phones = np.logaddexp(ended.symbol, ended.blank)
         end = np.full(len(ended.word), END)
         language = self._language.score(Contexts(ended.pair, ended.word), end)
-        scores = phones + ended.language + options.language_weight * language
+        bonus = ended.bonus - self._wanted.pending[ended.phrase]
+        scores = phones + ended.language + options.language_weight * language + bonus
         # One transcript may be here in several pronunciations.
         best: dict[tuple[int, ...], WordHypothesis] = {}
         for row in np.argsort(-scores, kind="stable").tolist():
             words = _words(int(ended.history[row]), histories)
             before = ended.language[row] - options.word_reward * len(words)
             total = float(before / options.language_weight + language[row])
-            best.setdefault(words, WordHypothesis(words, float(phones[row]), total))
+            found = WordHypothesis(words, float(phones[row]), total, float(bonus[row]))
+            best.setdefault(words, found)
             if len(best) == options.num_results:
                 break
         return list(best.values())

@@ -40,9 +40,11 @@ from stepaudio.models.mtp import MultiTokenPredictor
 from stepaudio.models.mtp_file import PREDICTOR_FILE, find_predictor, load_predictor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.alignment import WordAligner
+from stepaudio.tasks.expectations import NO_HOTWORDS
 from stepaudio.tasks.prefetch import prefetch
 from stepaudio.tasks.recognizer import Decoding, Recognizer, check_decoding
 from stepaudio.tasks.transcript import Segment, Transcript, join_texts
+from stepaudio.text.hotwords import Hotwords
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.text.word_model import WordModel
 
@@ -119,6 +121,7 @@ class Transcriber:
         detector: VoiceActivityDetector[Any] | None = None,
         aligner: WordAligner | None = None,
         blocks: MultiTokenPredictor | None = None,
+        hotwords: Hotwords = NO_HOTWORDS,
     ) -> None:
         """Prepare a loaded model.
 
@@ -132,11 +135,14 @@ class Transcriber:
             detector: finds the speech; None: Silero.
             aligner: finds the times of the words; None: segments have no words.
             blocks: its prediction blocks, if it has any.
+            hotwords: words and phrases to expect where a call names no others.
 
         Raises:
-            ConfigError: the model cannot decode in this way.
+            ConfigError: the model cannot decode in this way, or cannot hear a hotword.
         """
         self._recognizer = Recognizer(model, tokenizer, words, decoding, blocks=blocks)
+        self._recognizer.check_hotwords(hotwords)
+        self._hotwords = hotwords
         self._batch_size = batch_size
         self._vad = vad
         self._detector = detector or silero_detector()
@@ -152,6 +158,7 @@ class Transcriber:
         decoding: Decoding = "auto",
         blocks: str | Path | None = None,
         word_timestamps: bool = False,
+        hotwords: Hotwords | str | Iterable[str] = NO_HOTWORDS,
     ) -> Transcriber:
         """Load a model by name, folder or hub id.
 
@@ -163,12 +170,15 @@ class Transcriber:
             blocks: file or folder of prediction blocks; None: those beside the model, if any.
             word_timestamps: also find the times of the words, with the model's own CTC head, or
                 with nano's where it has none.
+            hotwords: words and phrases to expect, such as names: a list, or a text in which commas
+                separate them; `Hotwords` also says how firmly.
 
         Raises:
             CheckpointError: it cannot be loaded.
-            ConfigError: its configuration is contradictory, it cannot decode in this way, or
-                there is no such device.
+            ConfigError: its configuration is contradictory, it cannot decode in this way, it cannot
+                hear a hotword, or there is no such device.
         """
+        expected = Hotwords.parse(hotwords)
         words = None
         if decoding in ("auto", "words"):
             words = WordModel.load(pretrained_folder(model))
@@ -195,22 +205,31 @@ class Transcriber:
             decoding=decoding,
             aligner=aligner,
             blocks=None if blocks_path is None else load_predictor(blocks_path, loaded),
+            hotwords=expected,
         )
         transcriber._warm_up()
         return transcriber
 
-    def transcribe(self, source: AudioSource, *, name: str | None = None) -> Transcript:
+    def transcribe(
+        self,
+        source: AudioSource,
+        *,
+        name: str | None = None,
+        hotwords: Hotwords | str | Iterable[str] | None = None,
+    ) -> Transcript:
         """Transcribe a recording of any length.
 
         Args:
             source: path, bytes or file object of an audio file.
             name: what error messages call it; None: its path.
+            hotwords: words and phrases to expect; None: those of this transcriber.
 
         Raises:
             AudioLoadError: it cannot be read.
             CapacityError: a window of it does not fit the model.
+            ConfigError: the model cannot hear a hotword.
         """
-        (outcome,) = self.transcribe_many([Recording(source, name)])
+        (outcome,) = self.transcribe_many([Recording(source, name)], hotwords=hotwords)
         if isinstance(outcome, StepAudioError):
             raise outcome
         return outcome
@@ -221,6 +240,7 @@ class Transcriber:
         *,
         num_readers: int = 0,
         on_progress: ProgressCallback | None = None,
+        hotwords: Hotwords | str | Iterable[str] | None = None,
     ) -> GeneratorType[Transcript | StepAudioError, None, None]:
         """Transcribe recordings of any lengths; batches span recordings.
 
@@ -229,18 +249,24 @@ class Transcriber:
             num_readers: threads that decode and cut the next recordings while the model works;
                 0: none.
             on_progress: called in this thread whenever a recording has got further.
+            hotwords: words and phrases to expect; None: those of this transcriber.
 
         Yields:
             One result for every recording, in order, as soon as it is there: its transcript, or
             the error that belongs to it alone (AudioLoadError, CapacityError).
+
+        Raises:
+            ConfigError: the model cannot hear a hotword.
         """
+        expected = self._hotwords if hotwords is None else Hotwords.parse(hotwords)
+        self._recognizer.check_hotwords(expected)
         jobs, theirs = tee(_Job(index, recording) for index, recording in enumerate(recordings))
         readers = (partial(self._read, job, measure=on_progress is not None) for job in theirs)
         unfinished: deque[_Job] = deque()
         batch: list[tuple[_Job, SpeechWindow]] = []
 
         def transcribe_batch() -> None:
-            self._transcribe_batch(batch)
+            self._transcribe_batch(batch, expected)
             if on_progress is not None:
                 for job, window in batch:
                     if job.announced_s:
@@ -281,7 +307,7 @@ class Transcriber:
             ValueError: a waveform is longer than one piece.
             CapacityError: a waveform does not fit the model's context.
         """
-        return self._recognizer.recognize(wavs)[0]
+        return self._recognizer.recognize(wavs, self._hotwords)[0]
 
     def transcribe_samples(self, wav: Tensor) -> str:
         """Transcribe a waveform (float32 [samples] at 16 kHz) of any length.
@@ -327,14 +353,17 @@ class Transcriber:
         job.duration_s = num_samples / SAMPLE_RATE
         job.read_s += time.perf_counter() - started
 
-    def _transcribe_batch(self, batch: Sequence[tuple[_Job, SpeechWindow]]) -> None:
+    def _transcribe_batch(
+        self, batch: Sequence[tuple[_Job, SpeechWindow]], hotwords: Hotwords
+    ) -> None:
         """Add the segments of windows to their recordings."""
+        wavs = [window.samples for _, window in batch]
         try:
-            texts, costs = self._recognizer.recognize([window.samples for _, window in batch])
+            texts, costs = self._recognizer.recognize(wavs, hotwords)
         except (CapacityError, torch.OutOfMemoryError) as error:
             if len(batch) > 1:
                 for one in batch:
-                    self._transcribe_batch([one])
+                    self._transcribe_batch([one], hotwords)
                 return
             job, _ = batch[0]
             job.num_waiting -= 1

@@ -15,6 +15,7 @@ from stepaudio.audio.frames import PIECE_SAMPLES, SAMPLE_RATE
 from stepaudio.audio.mel import log_mel
 from stepaudio.conversation import ChatTemplate, Prompts, audio_parts
 from stepaudio.errors import ConfigError
+from stepaudio.generation.bias import TokenBias
 from stepaudio.generation.generator import (
     Completion,
     CTCPosteriors,
@@ -32,8 +33,10 @@ from stepaudio.generation.two_pass import (
 )
 from stepaudio.models.mtp import MultiTokenPredictor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
+from stepaudio.tasks.expectations import NO_HOTWORDS, Expectations
 from stepaudio.tasks.instructions import task_prompt
 from stepaudio.tasks.modes import checked_variant
+from stepaudio.text.hotwords import Hotwords
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.text.word_model import WORDS_FILE, WordModel
 
@@ -112,19 +115,46 @@ class Recognizer:
             if words.phones != self._encoder.ctc_phones or not self._encoder.ctc_tokens:
                 raise ConfigError(f"{WORDS_FILE} belongs to another model: use greedy decoding")
             self._two_pass = TwoPassDecoder(self._generator, words, tokenizer.encode, options)
+        self._expectations = Expectations(self._generator, tokenizer, words, options)
 
-    def recognize(self, wavs: Sequence[Tensor]) -> tuple[list[str], list[GenerationStats]]:
+    def check_hotwords(self, hotwords: Hotwords) -> None:
+        """Prepare hotwords, which are then ready for the next recognition.
+
+        Raises:
+            ConfigError: this model cannot hear one of them.
+        """
+        if hotwords:
+            self._expect(hotwords)
+
+    def _expect(self, hotwords: Hotwords) -> tuple[TwoPassDecoder | None, TokenBias | None]:
+        """The way to decode with these hotwords."""
+        if not hotwords:
+            return self._two_pass, None
+        if self._two_pass is not None:
+            return self._expectations.two_pass(hotwords), None
+        return None, self._expectations.bias(hotwords)
+
+    def recognize(
+        self, wavs: Sequence[Tensor], hotwords: Hotwords = NO_HOTWORDS
+    ) -> tuple[list[str], list[GenerationStats]]:
         """Transcribe waveforms, float32 [samples] at 16 kHz each, and say what each cost.
+
+        Args:
+            wavs: what to transcribe.
+            hotwords: words that are expected.
 
         Raises:
             ValueError: a waveform is longer than one piece.
             CapacityError: a waveform does not fit the model's context.
+            ConfigError: this model cannot hear a hotword.
         """
-        found = self.recognize_scored(wavs)
+        found = self.recognize_scored(wavs, hotwords)
         return [one.text for one in found], [one.stats for one in found]
 
     @torch.inference_mode()
-    def recognize_scored(self, wavs: Sequence[Tensor]) -> list[Recognition]:
+    def recognize_scored(
+        self, wavs: Sequence[Tensor], hotwords: Hotwords = NO_HOTWORDS
+    ) -> list[Recognition]:
         """Transcribe as `recognize`, and say how certain each transcript is."""
         found = [Recognition("", 0.0, GenerationStats()) for _ in wavs]
         heard = [i for i, wav in enumerate(wavs) if self._num_tokens(wav)]
@@ -140,7 +170,7 @@ class Recognizer:
             latents = self._generator.encode(mels)
         encode_s = time.perf_counter() - started
         prompts = [self._prompt(wavs[i], values) for i, values in zip(heard, latents, strict=True)]
-        completions = self._complete(prompts, posteriors)
+        completions = self._complete(prompts, posteriors, hotwords)
         audio_s = sum(prompt.audio_s for prompt in prompts)
         for place, (i, prompt, completion) in enumerate(
             zip(heard, prompts, completions, strict=True)
@@ -162,13 +192,19 @@ class Recognizer:
         return math.exp(float(spelled[0]) / len(text))
 
     def _complete(
-        self, prompts: Sequence[GenerationPrompt], posteriors: Sequence[CTCPosteriors]
+        self,
+        prompts: Sequence[GenerationPrompt],
+        posteriors: Sequence[CTCPosteriors],
+        hotwords: Hotwords,
     ) -> list[Completion]:
-        if self._two_pass is not None:
+        two_pass, bias = self._expect(hotwords)
+        if two_pass is not None:
             pairs = zip(prompts, posteriors, strict=True)
-            return [self._two_pass.complete(prompt, heard) for prompt, heard in pairs]
+            return [two_pass.complete(prompt, heard) for prompt, heard in pairs]
         params = [
-            SamplingParams(max_new_tokens=int(p.audio_s * _MAX_TOKENS_PER_S) + _EXTRA_TOKENS)
+            SamplingParams(
+                max_new_tokens=int(p.audio_s * _MAX_TOKENS_PER_S) + _EXTRA_TOKENS, bias=bias
+            )
             for p in prompts
         ]
         return self._writer.generate(prompts, params, num_slots=len(prompts))

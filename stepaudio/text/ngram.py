@@ -8,7 +8,7 @@ lower order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,23 @@ class NgramModel:
         """The histories with one word more."""
         rows, found = _find(self.pair_keys, contexts.word * self.vocab_size + words)
         return Contexts(np.where(found, rows, _NO_CONTEXT), words)
+
+    def with_words(self, log_probs: Floats) -> NgramModel:
+        """The model with so many more words behind the known ones, each as likely anywhere.
+
+        Args:
+            log_probs: [new words] log-probability of each; those of the others stay as they are.
+        """
+        old, new = self.vocab_size, self.vocab_size + len(log_probs)
+        first, second = np.divmod(self.pair_keys, old)
+        pair, third = np.divmod(self.triple_keys, old)
+        return replace(
+            self,
+            unigram=np.concatenate([self.unigram, log_probs.astype(np.float32)]),
+            unigram_backoff=np.pad(self.unigram_backoff, (0, len(log_probs))),
+            pair_keys=first * new + second,
+            triple_keys=pair * new + third,
+        )
 
     def sentence_score(self, words: Sequence[int]) -> float:
         """Log-probability of a whole sentence, its end included."""

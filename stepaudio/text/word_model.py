@@ -6,8 +6,8 @@ One file, ``words.safetensors``, beside the weights of a model whose phone head 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,30 @@ class WordModel:
     def text(self, ids: Sequence[int]) -> str:
         """Words as text."""
         return " ".join(self.words[word - NUM_RESERVED] for word in ids)
+
+    def with_words(
+        self, spoken: Mapping[str, Sequence[Sequence[str]]], log_prob: float
+    ) -> WordModel:
+        """The model with more words behind the known ones.
+
+        Args:
+            spoken: new words with their pronunciations in phones of the model.
+            log_prob: log-probability of each new word, whatever stands before it.
+        """
+        index = {phone: number for number, phone in enumerate(self.phones, 1)}
+        ways = [way for several in spoken.values() for way in several]
+
+        def joined(known: NDArray[np.uint8], new: Iterable[int]) -> NDArray[np.uint8]:
+            return np.concatenate([known, np.array(list(new), np.uint8)])
+
+        return replace(
+            self,
+            words=(*self.words, *spoken),
+            num_spoken=joined(self.num_spoken, map(len, spoken.values())),
+            spoken_lens=joined(self.spoken_lens, map(len, ways)),
+            spoken_phones=joined(self.spoken_phones, (index[p] for way in ways for p in way)),
+            ngrams=self.ngrams.with_words(np.full(len(spoken), log_prob, np.float32)),
+        )
 
     def save(self, folder: Path) -> Path:
         """Write the file, atomically; returns its path.

@@ -65,12 +65,17 @@ class WordTree:
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         return rows, self.words[first[rows] + within]
 
-    def best_below(self, scores: Floats) -> Floats:
-        """[nodes] best of the scores (by word) among the words at and below each node."""
+    def best_below(self, scores: Floats, loss: float = 0.0) -> Floats:
+        """[nodes] best of the scores (by word) among the words at and below each node.
+
+        Args:
+            scores: [words] by id.
+            loss: what a score loses with every phone that is missing to its word.
+        """
         best = np.full(len(self.children), -np.inf, np.float32)
         owners = np.repeat(np.arange(len(best)), np.diff(self.first_word))
         np.maximum.at(best, owners, scores[self.words])
         for start, stop in zip(self.levels[-3::-1], self.levels[-2:0:-1], strict=True):
             rows, columns = np.nonzero(self.children[start:stop])
-            np.maximum.at(best, start + rows, best[self.children[start + rows, columns]])
+            np.maximum.at(best, start + rows, best[self.children[start + rows, columns]] - loss)
         return best

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from stepaudio.generation.word_search import WordSearch, WordSearchOptions
 from stepaudio.text.ngram import NUM_RESERVED, train_ngrams
+from stepaudio.text.phrases import PhraseAutomaton
 from stepaudio.text.word_tree import WordTree
 
 # "to", "two" (sounds the same), "tool", "at" and "a", in four phones.
@@ -60,6 +61,25 @@ def test_an_exhaustive_search_finds_the_best_of_all_transcripts(tree, language, 
     for hypothesis, (_, _, phones, likely) in zip(found[:5], scored, strict=False):
         assert hypothesis.phones == pytest.approx(phones, abs=1e-4)
         assert hypothesis.language == pytest.approx(likely, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wanted_phrases_are_weighed_exactly(tree, language, seed):
+    _, two, tool, _, a = IDS
+    wanted = PhraseAutomaton.build([[a, two], [tool]], {a: 1.5, two: 2.0, tool: 2.5})
+    log_probs = posteriors(seed)
+    scored = []
+    for count in range(5):
+        for words in itertools.product(IDS, repeat=count):
+            likely, bonus = language.sentence_score(words), wanted.score(words)
+            total = phone_score(log_probs, words) + 0.7 * likely + 0.4 * count + bonus
+            scored.append((total, words, bonus))
+    scored.sort(reverse=True)
+    found = WordSearch(tree, language, EXHAUSTIVE, wanted)(log_probs.numpy())
+    assert [hypothesis.words for hypothesis in found[:5]] == [words for _, words, _ in scored[:5]]
+    for hypothesis, (_, _, bonus) in zip(found[:5], scored, strict=False):
+        assert hypothesis.bonus == pytest.approx(bonus)
+    assert any(bonus for _, _, bonus in scored[:5])
 
 
 def spoken(phones: list[int], sure: float = 0.97) -> np.ndarray:
