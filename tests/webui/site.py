@@ -16,12 +16,12 @@ from playwright.sync_api import Page
 
 from stepaudio_streaming.server.gateway import Gateway
 from stepaudio_streaming.server.options import ServerOptions
-from stepaudio_streaming.server.run import Address, listen, server_config
+from stepaudio_streaming.server.run import Address, listen
 from stepaudio_webui.backend import Backend, BackendStatus
-from stepaudio_webui.serve import ServeSession, build_site
+from stepaudio_webui.serve import ServeSession, build_site, page_config
 from tests.streaming.scripted_engine import ScriptedEngine
 
-PATIENCE_S = 120.0  # only a test that fails waits so long
+PATIENCE_S = 90.0  # only a test that fails waits so long
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--autoplay-policy=no-user-gesture-required",
@@ -46,9 +46,8 @@ class Site:
     thread: threading.Thread
 
     def stop(self) -> None:
-        """End it, as if its process were killed."""
+        """End it."""
         self.server.should_exit = True
-        self.server.force_exit = True
         self.thread.join(PATIENCE_S)
 
 
@@ -59,7 +58,7 @@ def showing(backend: Backend, serve_session: ServeSession) -> Iterator[Site]:
     listener = listen(address)
     port = listener.getsockname()[1]
     site = build_site(backend, serve_session)
-    server = uvicorn.Server(server_config(site, ServerOptions(), address))
+    server = uvicorn.Server(page_config(site, ServerOptions(), address))
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True
     )

@@ -18,6 +18,7 @@ HEAD = f"""\
 <link rel="stylesheet" href="{STATIC_URL}/page.css">
 <link rel="stylesheet" href="{STATIC_URL}/voice.css">
 <link rel="stylesheet" href="{STATIC_URL}/tabs.css">
+<link rel="stylesheet" href="{STATIC_URL}/inspect.css">
 <script type="module" src="{STATIC_URL}/page.js"></script>
 <script type="module" src="{STATIC_URL}/voice.js"></script>
 """

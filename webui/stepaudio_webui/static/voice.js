@@ -78,21 +78,28 @@ class VoiceChat extends HTMLElement {
     this.replay.addEventListener("change", () => this.plan());
   }
 
-  /** The model's state has changed: fill in what can be chosen. */
+  /** The model's state has changed. */
   learn(status) {
     const known = this.conversation.status;
     this.conversation.status = status;
     if (status.chat === "failed") this.complain(status.chat_problem || status.problem);
     if (status.chat === "ready" && known.chat !== "ready") {
       this.complain("");
-      fill(this.one("[name=voice]"), status.voices);
-      this.one("[name=voice]").disabled = !status.voices.length;
-      fill(this.one("[name=preset]"), Object.keys(status.personas));
-      this.one(".tools").textContent = `(${status.tools.map(({ name }) => name).join(", ")})`;
-      this.conversation.settings.voice = status.voices[0] ?? "";
-      this.choosePersona();
+      this.offer(status);
     }
     this.plan();
+  }
+
+  /** Fill in what can be chosen; what was chosen before stays. */
+  offer({ voices, tools, personas }) {
+    const voice = this.one("[name=voice]");
+    if (voice.options.length) return;
+    fill(voice, voices);
+    voice.disabled = !voices.length;
+    fill(this.one("[name=preset]"), Object.keys(personas));
+    this.one(".tools").textContent = `(${tools.map(({ name }) => name).join(", ")})`;
+    this.conversation.settings.voice = voices[0] ?? "";
+    this.choosePersona();
   }
 
   // ---- controls ------------------------------------------------------------------------------
