@@ -60,6 +60,7 @@ def _transcribe(
         decoding=args.decoding,
         blocks=args.mtp,
         word_timestamps=args.word_timestamps,
+        precision="int8" if args.dtype == "int8" else "float",
         hotwords=hotwords,
     )
     outcomes = transcriber.transcribe_many(

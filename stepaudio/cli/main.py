@@ -92,6 +92,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="auto: a GPU where there is one (default: %(default)s)",
     )
     asr.add_argument(
+        "--dtype",
+        choices=("fp32", "int8"),
+        default="fp32",
+        help="int8: a byte for each weight of the decoder on a CPU, unless it is too small to gain "
+        "by it (default: %(default)s)",
+    )
+    asr.add_argument(
         "--batch-size",
         type=_positive,
         default=8,

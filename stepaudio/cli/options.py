@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stepaudio.tasks.step_audio import StepAudio
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_INT8 = "int8"
 _SAMPLING = {
     "temperature": (float, "0 takes the most probable token"),
     "top_p": (float, "sample from the smallest set of tokens with this probability"),
@@ -51,8 +52,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--dtype",
-        choices=tuple(_DTYPES),
-        help="type of the weights (default: fp32 on a CPU, else as stored)",
+        choices=(*_DTYPES, _INT8),
+        help="type of the weights (default: fp32 on a CPU, else as stored); int8: a byte for "
+        "each of the decoder's on a CPU, unless it is too small to gain by it",
     )
 
 
@@ -73,11 +75,14 @@ def load(args: argparse.Namespace) -> StepAudio:
 
     from stepaudio.tasks.step_audio import StepAudio
 
-    dtype: torch.dtype | None = getattr(torch, _DTYPES[args.dtype]) if args.dtype else None
+    dtype: torch.dtype | None = None
+    if args.dtype in _DTYPES:
+        dtype = getattr(torch, _DTYPES[args.dtype])
     return StepAudio.from_pretrained(
         args.model,
         device=args.device,
         dtype=dtype,
+        precision="int8" if args.dtype == _INT8 else "float",
         revision=args.revision,
         variant=args.variant,
         progress=sys.stderr is not None and sys.stderr.isatty(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from stepaudio.errors import ConfigError
 from stepaudio.generation.decoders import Decoder
 from stepaudio.models.adapters import ADAPTER_FOLDER, Adapter, load_adapter, merged_backbone
-from stepaudio.models.fused import FusedDecoder
+from stepaudio.models.fused import FusedDecoder, Precision
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 
 
@@ -54,15 +54,18 @@ class AdapterSet:
             raise ConfigError(f"config.json: no adapter {name!r} in the checkpoint, only {known}")
         return self.ids[name]
 
-    def decoders(self, model: StepAudio2ForCausalLM) -> dict[int, Decoder]:
+    def decoders(
+        self, model: StepAudio2ForCausalLM, precision: Precision = "float"
+    ) -> dict[int, Decoder]:
         """Merge every adapter into a copy of the decoder layers, by id.
 
         Raises:
             CheckpointError: an adapter belongs to another model.
+            ConfigError: there are no int8 weights for the model's device or type.
         """
         return {
             self.ids[name]: FusedDecoder(
-                merged_backbone(model.model, adapter), model.lm_head.weight
+                merged_backbone(model.model, adapter), model.lm_head.weight, precision
             )
             for name, adapter in self.adapters.items()
         }

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from stepaudio.models.backbone import Backbone, DecoderLayer
 from stepaudio.models.config import TextConfig
-from stepaudio.models.int8 import Int8Linear, Int8NormedLinear, check_int8
+from stepaudio.models.int8 import Int8Linear, Int8NormedLinear, check_int8, is_worthwhile
 from stepaudio.models.kv_cache import SlotStep, store
 from stepaudio.models.layers import apply_rotary, rotary_tables
 from stepaudio.models.masks import Window
@@ -256,7 +256,7 @@ class FusedDecoder:
 
     Attributes:
         config: the decoder's configuration.
-        precision: of its weights.
+        precision: of its weights; a small decoder keeps float ones.
         normed: the final norm.
     """
 
@@ -274,6 +274,7 @@ class FusedDecoder:
         """
         if precision == "int8":
             check_int8(head.device, head.dtype)
+            precision = "int8" if is_worthwhile(backbone) else "float"
         self.config = backbone.config
         self.precision = precision
         windows = self.config.layer_windows

@@ -6,6 +6,9 @@ the product is multiplied by that value again. Sums are exact integers, so that 
 is the same bit by bit whatever its neighbours and however many they are; torch's dynamic
 quantisation takes one scale for the whole batch.
 
+Small decoders keep their float weights even where int8 is asked for: a step of theirs is bound by
+the number of its operations, so that a byte a weight would save nothing and cost accuracy.
+
 Shape legend: R rows, D inputs, N outputs.
 """
 
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from stepaudio.errors import ConfigError
 
 _LARGEST = 127  # of a weight
+_FEW_WEIGHTS = 8_000_000  # of a small decoder, 16 MB as float16
 # Instead of a row's largest value where that is zero: the product is zero, not zero by zero.
 _SMALLEST_ROW = 1e-30
 
@@ -62,6 +66,11 @@ def check_int8(device: torch.device, dtype: torch.dtype) -> None:
         raise ConfigError(
             "int8 weights need a build of torch with FBGEMM (x86-64): use float32 instead"
         )
+
+
+def is_worthwhile(decoder: nn.Module) -> bool:
+    """Whether a decoder is large enough for int8 weights to make its steps faster."""
+    return sum(parameter.numel() for parameter in decoder.parameters()) >= _FEW_WEIGHTS
 
 
 class Int8Linear(nn.Module):

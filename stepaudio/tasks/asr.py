@@ -36,6 +36,7 @@ from stepaudio.audio.vad import VoiceActivityDetector, silero_detector
 from stepaudio.errors import AudioLoadError, CapacityError, ConfigError, StepAudioError
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.models.checkpoint import load_pretrained, pretrained_folder
+from stepaudio.models.fused import Precision
 from stepaudio.models.mtp import MultiTokenPredictor
 from stepaudio.models.mtp_file import PREDICTOR_FILE, find_predictor, load_predictor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
@@ -122,6 +123,7 @@ class Transcriber:
         aligner: WordAligner | None = None,
         blocks: MultiTokenPredictor | None = None,
         hotwords: Hotwords = NO_HOTWORDS,
+        precision: Precision = "float",
     ) -> None:
         """Prepare a loaded model.
 
@@ -136,11 +138,14 @@ class Transcriber:
             aligner: finds the times of the words; None: segments have no words.
             blocks: its prediction blocks, if it has any.
             hotwords: words and phrases to expect where a call names no others.
+            precision: of the decoder's weights, see `Generator`.
 
         Raises:
             ConfigError: the model cannot decode in this way, or cannot hear a hotword.
         """
-        self._recognizer = Recognizer(model, tokenizer, words, decoding, blocks=blocks)
+        self._recognizer = Recognizer(
+            model, tokenizer, words, decoding, blocks=blocks, precision=precision
+        )
         self._recognizer.check_hotwords(hotwords)
         self._hotwords = hotwords
         self._batch_size = batch_size
@@ -159,6 +164,7 @@ class Transcriber:
         blocks: str | Path | None = None,
         word_timestamps: bool = False,
         hotwords: Hotwords | str | Iterable[str] = NO_HOTWORDS,
+        precision: Precision = "float",
     ) -> Transcriber:
         """Load a model by name, folder or hub id.
 
@@ -172,6 +178,7 @@ class Transcriber:
                 with nano's where it has none.
             hotwords: words and phrases to expect, such as names: a list, or a text in which commas
                 separate them; `Hotwords` also says how firmly.
+            precision: "int8": decode with int8 weights, on a CPU.
 
         Raises:
             CheckpointError: it cannot be loaded.
@@ -206,6 +213,7 @@ class Transcriber:
             aligner=aligner,
             blocks=None if blocks_path is None else load_predictor(blocks_path, loaded),
             hotwords=expected,
+            precision=precision,
         )
         transcriber._warm_up()
         return transcriber

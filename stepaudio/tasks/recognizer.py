@@ -31,6 +31,7 @@ from stepaudio.generation.two_pass import (
     TwoPassOptions,
     spelling_scores,
 )
+from stepaudio.models.fused import Precision
 from stepaudio.models.mtp import MultiTokenPredictor
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.expectations import NO_HOTWORDS, Expectations
@@ -80,6 +81,7 @@ class Recognizer:
         options: TwoPassOptions = DEFAULT_TWO_PASS_OPTIONS,
         *,
         blocks: MultiTokenPredictor | None = None,
+        precision: Precision = "float",
     ) -> None:
         """Prepare a loaded model.
 
@@ -93,15 +95,16 @@ class Recognizer:
                 where there are blocks, else greedy.
             options: widths and weights of the search over words.
             blocks: its prediction blocks, if it has any.
+            precision: of the decoder's weights, see `Generator`.
 
         Raises:
-            ConfigError: the model lacks what the decoding needs, or the word model is not this
-                model's.
+            ConfigError: the model lacks what decoding or precision need, or the word model is not
+                this model's.
         """
         check_decoding(decoding, words)
         if decoding == "mtp" and blocks is None:
             raise ConfigError("mtp decoding needs prediction blocks: give `blocks`")
-        self._generator = Generator(model.eval(), text_only=True)
+        self._generator = Generator(model.eval(), text_only=True, precision=precision)
         self._encoder = model.config.audio_encoder_config
         self._tokenizer = tokenizer
         self._template = ChatTemplate(tokenizer)

@@ -32,6 +32,7 @@ from stepaudio.generation.sampling import SamplingParams
 from stepaudio.models.checkpoint import load_model
 from stepaudio.models.config_file import read_config
 from stepaudio.models.devices import resolve_device
+from stepaudio.models.fused import Precision
 from stepaudio.models.hf_config import StepAudioConfig
 from stepaudio.models.hub import checkpoint_folder
 from stepaudio.models.processor import StepAudioProcessor
@@ -76,6 +77,7 @@ class StepAudio:
         modes: what it can do.
         adapters: further decoders over the same foundation, by name.
         folder: where its files are; None: only in memory.
+        precision: of the decoder's weights.
 
     Example:
         >>> model = StepAudio.from_pretrained("stepfun-ai/Step-Audio-2-mini")  # doctest: +SKIP
@@ -83,7 +85,7 @@ class StepAudio:
         >>> dialogue.say(audio="question.wav").text  # doctest: +SKIP
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - parts and options, all by name
         self,
         config: StepAudioConfig,
         processor: StepAudioProcessor,
@@ -94,6 +96,7 @@ class StepAudio:
         adapters: AdapterSet = _NO_ADAPTERS,
         folder: Path | None = None,
         load_engine: Callable[[], Token2Wav] | None = None,
+        precision: Precision = "float",
     ) -> None:
         """Bind a checkpoint; its weights are loaded when they are first needed.
 
@@ -106,6 +109,7 @@ class StepAudio:
             adapters: further decoders of the checkpoint.
             folder: where its other files are.
             load_engine: gives what turns audio codes into sound; None: it is in `folder`.
+            precision: of the decoder's weights, see `Generator`.
 
         Raises:
             ConfigError: variant or modes are unknown.
@@ -118,6 +122,7 @@ class StepAudio:
         self.adapters = adapters
         self.folder = folder
         self._load = load
+        self.precision: Precision = precision
         self._load_engine = load_engine or partial(Token2Wav.from_pretrained, folder or name)
 
     @classmethod
@@ -127,6 +132,7 @@ class StepAudio:
         *,
         device: str | torch.device = "auto",
         dtype: torch.dtype | None = None,
+        precision: Precision = "float",
         revision: str | None = None,
         variant: str | None = None,
         progress: bool = False,
@@ -138,6 +144,7 @@ class StepAudio:
             source: name of an embedded model such as "nano", folder, or id of a Hub repository.
             device: where to load to; "auto": a GPU where there is one.
             dtype: float32, bfloat16 or float16; None: float32 on CPU, elsewhere as stored.
+            precision: "int8": decode with int8 weights, for a float32 model on a CPU.
             revision: branch, tag or commit of a repository.
             variant: "instruct", "base" or "think", where neither configuration nor name say it.
             progress: show a progress bar on standard error.
@@ -174,6 +181,7 @@ class StepAudio:
             load_engine=partial(
                 Token2Wav.from_pretrained, source, device=chosen, revision=revision
             ),
+            precision=precision,
         )
         if not lazy:
             loaded.model  # noqa: B018 - the property loads
@@ -187,7 +195,8 @@ class StepAudio:
     @cached_property
     def generator(self) -> Generator:
         """Generator over the model's weights; on a CPU it copies small ones when first used."""
-        return Generator(self.model, adapters=self.adapters.decoders(self.model))
+        adapters = self.adapters.decoders(self.model, self.precision)
+        return Generator(self.model, precision=self.precision, adapters=adapters)
 
     @cached_property
     def transcripts(self) -> TranscriptEngine:

@@ -56,7 +56,9 @@ class TranscriptEngine:
     def listener(self) -> Listener:
         """Writes down questions."""
         words = None if self._folder is None else WordModel.load(self._folder)
-        return Listener(Recognizer(self._model.model, self._model.tokenizer, words))
+        model = self._model
+        recognizer = Recognizer(model.model, model.tokenizer, words, precision=model.precision)
+        return Listener(recognizer)
 
     def spoken(self, text: str) -> str:
         """A text in the form that the model knows."""

@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="name, folder or Hub id (default: %(default)s)")
     add("--device", default="auto", help="cpu, cuda, or auto (default)")
+    add("--dtype", choices=("fp32", "int8"), help="int8: weights of the decoder, on a CPU")
     add("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
     add("--port", type=port_number, default=8000, help="0: any free one (default: %(default)s)")
     add("--api-key-file", type=Path, help="file with one accepted key a line; none: open to all")
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ServeOptions(
                 model=args.model,
                 device=args.device,
+                precision="int8" if args.dtype == "int8" else "float",
                 host=args.host,
                 port=args.port,
                 api_keys=() if args.api_key_file is None else read_keys(args.api_key_file),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,18 @@ import torch
 from fastapi import APIRouter
 
 from stepaudio.catalog import DEFAULT_MODEL
+from stepaudio.models.fused import Precision
 from stepaudio.tasks.alignment import WordAligner
 from stepaudio.tasks.asr import Transcriber
 from stepaudio.tasks.step_audio import StepAudio
 from stepaudio.text.word_model import WordModel
 from stepaudio_streaming.engine.engine import StreamingEngine
-from stepaudio_streaming.engine.loading import EngineOptions, streaming_engine
+from stepaudio_streaming.engine.loading import (
+    EngineOptions,
+    check_conversational,
+    has_voice,
+    streaming_engine,
+)
 from stepaudio_streaming.engine.speaker import EngineSpeaker
 from stepaudio_streaming.http_api.chat import chat_routes
 from stepaudio_streaming.http_api.library import LibraryRecognizer
@@ -27,7 +33,7 @@ from stepaudio_streaming.http_api.speech import speech_routes
 from stepaudio_streaming.http_api.transcriptions import transcription_routes
 from stepaudio_streaming.server.app import build_app
 from stepaudio_streaming.server.options import ServerOptions
-from stepaudio_streaming.server.run import Address, build_server, listen
+from stepaudio_streaming.server.run import Address, RealtimeServer, build_server, listen
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +47,7 @@ class ServeOptions:
     Attributes:
         model: name, folder or Hub id.
         device: where it runs.
+        precision: of the decoder's weights.
         host: where to listen.
         port: 0: any free one.
         api_keys: accepted keys; none: open to all.
@@ -53,6 +60,7 @@ class ServeOptions:
 
     model: str = DEFAULT_MODEL
     device: str = "auto"
+    precision: Precision = "float"
     host: str = "127.0.0.1"
     port: int = 8000
     api_keys: tuple[str, ...] = ()
@@ -89,7 +97,7 @@ def serve(options: ServeOptions) -> None:
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    # Before the model is loaded, which takes longer: the address may be taken.
+    # Before anything is read: the address may be taken.
     listener = listen(options.address)
     signal.signal(signal.SIGTERM, _end)
     try:
@@ -105,7 +113,14 @@ def _end(number: int, frame: object) -> None:
 
 async def _serve(options: ServeOptions, listener: socket.socket) -> None:
     _log.info("loading %s", options.model)
-    model = await asyncio.to_thread(StepAudio.from_pretrained, options.model, device=options.device)
+    model = await asyncio.to_thread(
+        StepAudio.from_pretrained,
+        options.model,
+        device=options.device,
+        precision=options.precision,
+        lazy=True,
+    )
+    check_conversational(model)
     # HTTP requests take sessions of the engine too.
     sizes = EngineOptions(
         max_sessions=options.max_sessions + _HTTP_SESSIONS, num_slots=options.max_sessions
@@ -113,33 +128,56 @@ async def _serve(options: ServeOptions, listener: socket.socket) -> None:
     engine = streaming_engine(model, sizes, name=options.model)
     executor = ThreadPoolExecutor(1, thread_name_prefix="stepaudio-transcriber")
     try:
-        await asyncio.wrap_future(engine.start())
+        loading = engine.start()
         routers = service_routes(engine, model, executor)
         app = build_app(engine, options.server, routers=routers)
         server = build_server(app, options.server, options.address)
         host, port = listener.getsockname()[:2]
         scheme = "http" if options.certificate is None else "https"
-        _log.info("%s is ready at %s://%s:%d", options.model, scheme, host, port)
-        await server.serve(sockets=[listener])
+        await _run(
+            server, listener, loading, f"{options.model} is ready at {scheme}://{host}:{port}"
+        )
     finally:
         engine.stop()
         executor.shutdown(cancel_futures=True)
 
 
+async def _run(
+    server: RealtimeServer, listener: socket.socket, loading: Future[None], news: str
+) -> None:
+    """Listen while the model is loaded, so that others can see how far it is.
+
+    Raises:
+        StepAudioError: the model cannot be loaded.
+    """
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    loaded = asyncio.wrap_future(loading)
+    await asyncio.wait({serving, loaded}, return_when=asyncio.FIRST_COMPLETED)
+    if not loaded.done():  # a signal came first
+        loaded.cancel()
+    elif loaded.exception() is None:
+        _log.info(news)
+    else:
+        server.should_exit = True
+        await asyncio.wait({serving})
+        loaded.result()
+    await serving
+
+
 def service_routes(
     engine: StreamingEngine, model: StepAudio, executor: Executor
 ) -> list[APIRouter]:
-    """Endpoints beside the realtime sessions, over an engine that is ready.
+    """Endpoints beside the realtime sessions; they are used when the engine is ready.
 
     Args:
         engine: answers and speaks.
-        model: what it has loaded.
+        model: what it loads.
         executor: of one thread, which writes down recordings.
     """
     name = engine.info.model
-    recognizer = LibraryRecognizer(transcriber_of(model), executor, tells_words=True)
+    recognizer = LibraryRecognizer(lambda: transcriber_of(model), executor, tells_words=True)
     routers = [transcription_routes(recognizer, name), chat_routes(engine)]
-    if engine.info.voices:
+    if "tts" in model.modes and has_voice(model):
         routers.append(speech_routes(EngineSpeaker(engine), name))
     return routers
 
@@ -149,4 +187,6 @@ def transcriber_of(model: StepAudio) -> Transcriber:
     words = None if model.folder is None else WordModel.load(model.folder)
     has_letters = bool(model.config.audio_encoder_config.ctc_tokens)
     aligner = WordAligner(model.model) if has_letters else WordAligner.from_pretrained()
-    return Transcriber(model.model, model.tokenizer, words=words, aligner=aligner)
+    return Transcriber(
+        model.model, model.tokenizer, words=words, aligner=aligner, precision=model.precision
+    )

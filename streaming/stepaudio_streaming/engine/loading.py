@@ -127,7 +127,7 @@ def _transcripts(
     """Engine of a model that writes down what it hears, and reads its answers aloud."""
     words = None if model.folder is None else WordModel.load(model.folder)
     listener = Listener(
-        Recognizer(model.model, model.tokenizer, words),
+        Recognizer(model.model, model.tokenizer, words, precision=model.precision),
         vad=VadOptions(max_window_samples=int(options.max_window_s * SAMPLE_RATE)),
     )
     synthesizer = model.synthesizer if "tts" in model.modes and has_voice(model) else None
