@@ -92,7 +92,7 @@ class LocalBackend:
         return self.status()
 
     def transcribe(self, path: Path, options: TranscribeOptions) -> Transcript:
-        """See `Backend`; this model takes no keywords."""
+        """See `Backend`."""
         from stepaudio.tasks.asr import Recording
 
         progress = options.on_progress
@@ -101,6 +101,7 @@ class LocalBackend:
             (outcome,) = self._transcriber.transcribe_many(
                 [Recording(path, path.name)],
                 on_progress=None if progress is None else lambda _, share: progress(share),
+                hotwords=options.keywords or None,
             )
         if isinstance(outcome, StepAudioError):
             raise outcome

@@ -27,7 +27,7 @@ Samples = NDArray[np.float32]
 
 PIXELS_PER_S = 120
 TILE_S = 20  # browsers refuse very wide pictures, and load those that are not seen later
-WAVE_COLUMNS_PER_S = 100
+WAVE_COLUMNS_PER_S = 200
 WAVE_HEIGHT = 64
 NUM_MELS = 80
 UNSURE = 0.5  # words of less confidence are marked

@@ -152,7 +152,11 @@ def _build_many(backend: Backend, hotwords: gr.Textbox) -> None:
         if not paths:
             yield [problem("Choose some files first"), "", hidden]
             return
-        words = parse_hotwords(terms)
+        try:
+            words = parse_hotwords(terms)
+        except StepAudioError as error:
+            yield [problem(str(error)), "", hidden]
+            return
         outcomes: list[Outcome] = []
         for index, path in enumerate(map(Path, paths)):
 

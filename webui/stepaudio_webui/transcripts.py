@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 MAX_S = 30 * 60.0  # what a browser still shows well
 MAX_COMPARED_S = 5 * 60.0
-_SEPARATORS = re.compile(r"[,;\n]")
 
 OnProgress = Callable[[float], None]
 
@@ -42,13 +40,14 @@ class Heard:
 
 
 def parse_hotwords(text: str | None) -> tuple[str, ...]:
-    """Names and terms between commas, semicolons or line ends.
+    """Names and terms between commas, semicolons or line ends, each once.
 
-    >>> parse_hotwords("Anna Kowalski, Zürich;; anna kowalski")
-    ('Anna Kowalski', 'Zürich')
+    Raises:
+        ConfigError: there are too many, or one is too long.
     """
-    terms = (" ".join(part.split()) for part in _SEPARATORS.split(text or ""))
-    return tuple({term.casefold(): term for term in reversed(list(terms)) if term}.values())[::-1]
+    from stepaudio.text.hotwords import Hotwords
+
+    return Hotwords.parse(text).phrases
 
 
 def check_length(path: Path, longest_s: float = MAX_S) -> float:
