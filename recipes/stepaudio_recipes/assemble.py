@@ -15,7 +15,7 @@ from stepaudio.catalog import embedded_folder
 from stepaudio.errors import CheckpointError, ConfigError
 from stepaudio.models.config_file import read_config
 from stepaudio.models.token2wav.folder import SUBFOLDER, TrainedParts, load_parts, save_parts
-from stepaudio.models.token2wav.s3_tokenizer import S3Config, load_s3_tokenizer
+from stepaudio.models.token2wav.tokenizer_checkpoint import load_tokenizer, read_tokenizer_config
 from stepaudio.models.token2wav.vocoder_checkpoint import load_vocoder, read_vocoder_config
 from stepaudio.text.word_model import WORDS_FILE
 from stepaudio_recipes.token2wav import load_trained
@@ -104,8 +104,10 @@ def trained_parts(config: AssembleConfig) -> TrainedParts:
     """
     codec, vocoder = Path(config.codec), Path(config.vocoder)
     flow, speaker = load_trained(config.token2wav)
-    tokenizer = load_s3_tokenizer(
-        codec / "speech_tokenizer.safetensors", S3Config.from_dict(_read(codec / "config.json"))
+    tokenizer = load_tokenizer(
+        codec / "speech_tokenizer.safetensors",
+        read_tokenizer_config(_read(codec / "config.json"), config.model),
+        config.model,
     )
     vocoder_config = read_vocoder_config(_read(vocoder / "vocoder.json"))
     sound = load_vocoder(vocoder / "vocoder.safetensors", vocoder_config)

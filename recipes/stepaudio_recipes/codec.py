@@ -1,9 +1,10 @@
-"""Speech tokenizer of nano: supervised finite scalar quantisation at 25 Hz (S3 tokenizer).
+"""Speech tokenizer of nano: supervised finite scalar quantisation at 25 Hz.
 
-The tokenizer is the public class at a small size. Behind its quantised values a head, which is
-thrown away after training, must name the phones (CTC), agree with the phone posteriors of a trained
-recogniser frame by frame, and draw the mel. The head is told the mean spectrum of the recording, so
-that the few digits of a code need not say who speaks (Step-Audio 2, section 3; CosyVoice 2).
+The tokenizer is an S3 tokenizer of any size, or one that stands on the encoder of a trained
+recogniser. Behind its quantised values a head, which is thrown away after training, must name the
+phones (CTC), agree with the phone posteriors of the recogniser frame by frame, and draw the mel.
+The head is told the mean spectrum of the recording, so that the few digits of a code need not say
+who speaks (Step-Audio 2, section 3; CosyVoice 2).
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ from stepaudio.models.encoder import Latents
 from stepaudio.models.layers import rotary_tables
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.models.token2wav.s3_tokenizer import S3Config, S3Tokenizer, TokenizerBlock
+from stepaudio.models.token2wav.shared_tokenizer import SharedTokenizer, SharedTokenizerConfig
+from stepaudio.models.token2wav.tokenizer_checkpoint import (
+    TrainedTokenizer,
+    read_tokenizer_config,
+    stored_tensors,
+    write_tokenizer_config,
+)
 from stepaudio.text.manifest import ManifestRow, read_manifest
 from stepaudio.training.augment import AugmentConfig, augment_waveform
-from stepaudio.training.codec_losses import mel_distance, posterior_divergence
+from stepaudio.training.codec_losses import mel_distance, posterior_divergence, spread_loss
 from stepaudio.training.data import SampleStore, Source, plan_batches
 from stepaudio_recipes.codes import CodeStore, encode_manifest
 from stepaudio_recipes.lexicon import PHONES, Lexicon
@@ -53,15 +61,21 @@ class HeadConfig:
 
     Attributes:
         layers: transformer blocks behind the quantised values.
+        width: their width.
+        heads: their attention heads.
         phone_weight: weight of the CTC loss on phones.
         teacher_weight: weight of the divergence from the recogniser's phone posteriors.
         mel_weight: weight of the mel distance.
+        spread_weight: weight of what keeps all codes in use.
     """
 
     layers: int = 2
+    width: int = 160
+    heads: int = 4
     phone_weight: float = 1.0
     teacher_weight: float = 1.0
     mel_weight: float = 1.0
+    spread_weight: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +85,8 @@ class CodecConfig:
     Attributes:
         recipe: "codec".
         output_dir: run folder; ``tokenizer`` in it holds the result.
-        tokenizer: architecture.
+        tokenizer: architecture, see `read_tokenizer_config`; a shared one stands on the encoder of
+            the teacher.
         head: head and losses.
         teacher: name or folder of a trained recogniser with a head on phones.
         data: folder of the manifests.
@@ -82,6 +97,8 @@ class CodecConfig:
         lexicon: pronunciation dictionary.
         augment: augmentation of the audio; the losses of a clip hear the same audio.
         batch_s: padded seconds of audio in a batch.
+        bfloat16: compute in half precision where that is fast: GPUs, and CPUs that have
+            instructions for it.
         loop: length and optimiser.
         seed: of initialisation, data order and augmentation.
         num_threads: CPU threads; 0: as PyTorch chooses.
@@ -90,7 +107,7 @@ class CodecConfig:
 
     recipe: Literal["codec"]
     output_dir: str
-    tokenizer: S3Config
+    tokenizer: dict  # type: ignore[type-arg]
     data: str
     sources: tuple[SourceConfig, ...]
     dev: str
@@ -102,6 +119,7 @@ class CodecConfig:
     lexicon: str = ".data/nano/cmudict.dict.gz"
     augment: AugmentConfig | None = None
     batch_s: float = 40.0
+    bfloat16: bool = False
     seed: int = 0
     num_threads: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -116,20 +134,23 @@ class CodecModel(nn.Module):
     Shape legend: B batch, M mel bands, T mel frames, S tokens, Q digits, K phones and the blank.
     """
 
-    def __init__(self, config: S3Config, head: HeadConfig) -> None:
+    def __init__(self, tokenizer: TrainedTokenizer, head: HeadConfig, num_mels: int) -> None:
         super().__init__()
-        self.tokenizer = S3Tokenizer(config)
-        width = config.n_audio_state
-        self.embed = nn.Linear(len(config.codebook_levels), width)
-        self.global_embed = nn.Linear(config.n_mels, width)
-        self.blocks = nn.ModuleList(TokenizerBlock(config) for _ in range(head.layers))
-        self.norm = nn.LayerNorm(width)
-        self.phones = nn.Linear(width, 1 + len(PHONES))
-        self.mel = nn.Linear(width, config.token_stride * config.n_mels)
+        self.tokenizer = tokenizer
+        config = tokenizer.config
+        self.config = S3Config(
+            n_audio_state=head.width, n_audio_head=head.heads, fsmn_kernel=15, mlp_ratio=2.0
+        )
+        self.stride, self.num_mels = config.token_stride, num_mels
+        self.embed = nn.Linear(len(config.codebook_levels), head.width)
+        self.global_embed = nn.Linear(num_mels, head.width)
+        self.blocks = nn.ModuleList(TokenizerBlock(self.config) for _ in range(head.layers))
+        self.norm = nn.LayerNorm(head.width)
+        self.phones = nn.Linear(head.width, 1 + len(PHONES))
+        self.mel = nn.Linear(head.width, self.stride * num_mels)
 
     def forward(self, mel_BMT: Tensor, lens_B: Tensor) -> tuple[Latents, Tensor, Tensor]:
         """Phone log-probabilities, mel [B, M, S * stride], and quantised values [B, S, Q]."""
-        config = self.tokenizer.config
         values, lens = self.tokenizer(mel_BMT, lens_B)
         inside = torch.arange(mel_BMT.shape[-1], device=lens_B.device) < lens_B[:, None]
         mean = (mel_BMT * inside[:, None]).sum(-1) / lens_B[:, None]
@@ -137,12 +158,12 @@ class CodecModel(nn.Module):
         spoken = self.norm(self._run(x, lens))
         # Only the mel may know the spectrum of the voice: it would help no one to name phones.
         drawn = self._run(x + self.global_embed(mean)[:, None], lens)
-        frames = self.mel(self.norm(drawn)).unflatten(-1, (config.token_stride, config.n_mels))
+        frames = self.mel(self.norm(drawn)).unflatten(-1, (self.stride, self.num_mels))
         mel = frames.flatten(1, 2).transpose(1, 2)
         return Latents(self.phones(spoken).float().log_softmax(-1), lens), mel, values
 
     def _run(self, x_BSD: Tensor, lens_B: Tensor) -> Tensor:
-        config = self.tokenizer.config
+        config = self.config
         positions = torch.arange(x_BSD.shape[1], device=x_BSD.device)
         width = config.n_audio_state // config.n_audio_head
         rotary = rotary_tables(positions, width, config.rope_theta)
@@ -176,8 +197,11 @@ class CodecBatch:
 class CodecData:
     """Batches as a function of seed and step."""
 
-    def __init__(self, config: CodecConfig, teacher: StepAudio2ForCausalLM) -> None:
+    def __init__(
+        self, config: CodecConfig, teacher: StepAudio2ForCausalLM, tokenizer: TrainedTokenizer
+    ) -> None:
         self._config = config
+        self._tokenizer = tokenizer
         self._encoder = teacher.config.audio_encoder_config
         self._store = SampleStore()
         folder = Path(config.data)
@@ -204,7 +228,7 @@ class CodecData:
                 samples = augment_waveform(samples, self._config.augment, rng, (), ())
             wavs.append(torch.from_numpy(samples))
         encoder = self._encoder
-        mels = [log_mel(wav, self._config.tokenizer.n_mels, padding=0) for wav in wavs]
+        mels = [self._tokenizer.log_mel(wav) for wav in wavs]
         heard = [log_mel(wav, encoder.n_mels, floor=encoder.mel_floor) for wav in wavs]
         valid = [encoder.geometry.valid_mel_frames(mel.shape[1]) for mel in heard]
         return CodecBatch(
@@ -248,32 +272,37 @@ def train(
     folder = Path(config.output_dir)
     trainer: Trainer[CodecBatch] = Trainer(model, config.loop, folder, device, workers)
     trainer.resume()
-    data = CodecData(config, teacher)
+    data = CodecData(config, teacher, model.tokenizer)
+    stride = model.stride
+    levels = model.tokenizer.config.codebook_levels
     lexicon = Lexicon.read(Path(config.lexicon))
 
     def losses_of(batch: CodecBatch) -> tuple[Tensor, dict[str, float], Tensor]:
         mel, lens = batch.mel.to(device), batch.lens.to(device)
-        posteriors, drawn, values = model(mel, lens)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            posteriors, drawn, values = model(mel, lens)
+            target = teacher_posteriors(teacher, batch)
         ctc = phone_loss(posteriors, lexicon, batch.texts)
-        divergence = posterior_divergence(posteriors, teacher_posteriors(teacher, batch))
-        distance = mel_distance(drawn, mel, lens)
+        divergence = posterior_divergence(posteriors, target)
+        distance = mel_distance(drawn.float(), mel, lens)
         head = config.head
         loss = head.phone_weight * ctc + head.teacher_weight * divergence
-        loss = loss + head.mel_weight * distance
-        named = {"ctc": ctc, "teacher": divergence, "mel": distance}
+        spread = spread_loss(values, (lens - 1) // stride + 1, levels)
+        loss = loss + head.mel_weight * distance + head.spread_weight * spread
+        named = {"ctc": ctc, "teacher": divergence, "mel": distance, "spread": spread}
         return loss, {name: float(value.detach()) for name, value in named.items()}, values
 
     def loss_fn(batch: CodecBatch) -> StepResult:
         loss, metrics, _ = losses_of(batch)
-        return StepResult(loss, metrics, int(batch.lens.sum()) // config.tokenizer.token_stride)
+        return StepResult(loss, metrics, int(batch.lens.sum()) // stride)
 
     def evaluate() -> Mapping[str, float]:
         batch = data.build(data.dev, None)
         _, metrics, values = losses_of(batch)
         codes = model.tokenizer.codebook.codes(values)
-        frames = (batch.lens - 1) // config.tokenizer.token_stride + 1
+        frames = (batch.lens - 1) // stride + 1
         spoken = torch.cat([row[:n] for row, n in zip(codes, frames.tolist(), strict=True)])
-        use = codebook_use(spoken, config.tokenizer.codebook_size)
+        use = codebook_use(spoken, model.tokenizer.codebook_size)
         return {f"dev/{name}": value for name, value in (metrics | use).items()}
 
     return trainer.run(data.batches(trainer.step, workers), loss_fn, evaluate)
@@ -303,14 +332,13 @@ def main(config: CodecConfig) -> list[float]:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device("cuda", workers.rank) if wanted == "cuda" else torch.device("cpu")
-    losses: list[float] = []
+    teacher: Any = load_pretrained(config.teacher, device=device)[0].float().eval()
+    if teacher.config.audio_encoder_config.ctc_phones != PHONES:
+        raise ConfigError(f"{config.teacher}: has no head on the {len(PHONES)} phones")
     torch.manual_seed(config.seed)
-    model = CodecModel(config.tokenizer, config.head).to(device)
-    folder = Path(config.output_dir)
-    if not is_finished(folder, config.loop.steps):
-        teacher: Any = load_pretrained(config.teacher, device=device)[0].float().eval()
-        if teacher.config.audio_encoder_config.ctc_phones != PHONES:
-            raise ConfigError(f"{config.teacher}: has no head on the {len(PHONES)} phones")
+    model = build_model(config, teacher).to(device)
+    losses: list[float] = []
+    if not is_finished(Path(config.output_dir), config.loop.steps):
         losses = train(config, model, teacher, device, workers)
     if workers.is_main:
         tokenizer = export(config, model)
@@ -319,7 +347,24 @@ def main(config: CodecConfig) -> list[float]:
     return losses
 
 
-def export(config: CodecConfig, model: CodecModel) -> S3Tokenizer:
+def build_model(config: CodecConfig, teacher: StepAudio2ForCausalLM) -> CodecModel:
+    """Tokenizer and head with initial weights; the encoder of a shared tokenizer is the teacher's.
+
+    Raises:
+        ConfigError: the architecture is contradictory.
+    """
+    from stepaudio.models.checkpoint import pretrained_folder
+
+    architecture = read_tokenizer_config(config.tokenizer, pretrained_folder(config.teacher))
+    if isinstance(architecture, SharedTokenizerConfig):
+        tokenizer: TrainedTokenizer = SharedTokenizer(architecture)
+        tokenizer.encoder.load_state_dict(teacher.encoder.state_dict())
+        tokenizer.encoder.requires_grad_(False)
+        return CodecModel(tokenizer, config.head, architecture.encoder.n_mels)
+    return CodecModel(S3Tokenizer(architecture), config.head, architecture.n_mels)
+
+
+def export(config: CodecConfig, model: CodecModel) -> TrainedTokenizer:
     """Write the averaged weights in half precision and return the tokenizer that has them."""
     folder = Path(config.output_dir)
     known = dict(model.named_parameters())
@@ -328,7 +373,7 @@ def export(config: CodecConfig, model: CodecModel) -> S3Tokenizer:
             known[name].copy_(value)
     # What ships is rounded; codes must be those of the rounded weights.
     tokenizer = model.tokenizer.half().float().cpu().eval()
-    tensors = {k: v.half().contiguous() for k, v in tokenizer.state_dict().items()}
+    tensors = {k: v.half().contiguous() for k, v in stored_tensors(tokenizer).items()}
     (folder / "tokenizer").mkdir(exist_ok=True)
     write_bytes_atomic(
         folder / "tokenizer" / "speech_tokenizer.safetensors",
@@ -336,7 +381,7 @@ def export(config: CodecConfig, model: CodecModel) -> S3Tokenizer:
     )
     import json
 
-    text = json.dumps(tokenizer.config.to_dict(), indent=2) + "\n"
+    text = json.dumps(write_tokenizer_config(tokenizer.config), indent=2) + "\n"
     write_text_atomic(folder / "tokenizer" / "config.json", text)
     _log.info("tokenizer written to %s", folder / "tokenizer")
     return tokenizer

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stepaudio.errors import ConfigError
-from stepaudio.models.token2wav.s3_tokenizer import S3Tokenizer
+from stepaudio.models.token2wav.tokenizer_checkpoint import TrainedTokenizer
 from stepaudio.text.manifest import ManifestRow, read_manifest
 from stepaudio.training.data import SampleStore
 
@@ -85,7 +85,7 @@ class CodeStore:
         temporary.replace(self.folder / f"{name}.npz")
 
 
-def encode_manifest(tokenizer: S3Tokenizer, manifest: Path, store: CodeStore) -> None:
+def encode_manifest(tokenizer: TrainedTokenizer, manifest: Path, store: CodeStore) -> None:
     """Encode all rows of a manifest; goes on where an earlier run with the same weights stopped."""
     rows = read_manifest(manifest)
     name = f"{manifest.stem}-{_fingerprint(tokenizer)}"
@@ -101,7 +101,7 @@ def encode_manifest(tokenizer: S3Tokenizer, manifest: Path, store: CodeStore) ->
     _log.info("%s: codes of %d clips", manifest, len(codes))
 
 
-def _fingerprint(tokenizer: S3Tokenizer) -> str:
+def _fingerprint(tokenizer: TrainedTokenizer) -> str:
     digest = hashlib.sha256()
     for value in tokenizer.state_dict().values():
         digest.update(value.float().numpy().tobytes())

@@ -19,11 +19,13 @@ from typing import Any, Literal
 
 import torch
 
+from stepaudio.errors import CheckpointError, ConfigError
 from stepaudio.models.adapters import (
     ADAPTER_FOLDER,
     Adapter,
     LoraConfig,
     adapter_of,
+    load_adapter,
     save_adapter,
     truncated,
 )
@@ -60,17 +62,22 @@ class SpeechStage:
 
     Attributes:
         name: subfolder of the run, and name of the adapter.
-        objective: what is trained, see the module's docstring.
+        objective: what is trained, see the module's docstring; "kept": nothing, the foundation's
+            adapter of this name stays.
         loop: length and optimiser.
         lora: shape of the adapter.
         export_rank: rank that the adapter is cut to when it is written; 0: as trained.
+        start: folder of a model whose adapter of this name, of the same or a lower rank, and whose
+            embeddings of phones a ``tts`` stage begins with; None: fresh ones. The embeddings of
+            its audio codes, which meant something else, are not taken.
     """
 
     name: str
-    objective: Literal["tts", "chat"]
+    objective: Literal["tts", "chat", "kept"]
     loop: LoopConfig
     lora: LoraConfig
     export_rank: int = 0
+    start: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +149,38 @@ def speech_decoder(run: SpeechRun, stage: SpeechStage) -> SpeechDecoder:
     """The module that a ``tts`` stage trains."""
     num_rows = run.tokenizer.num_tokens - run.first_row()
     model = run.foundation()
-    return SpeechDecoder(model.model, run.first_row(), num_rows, stage.lora).to(run.device)
+    decoder = SpeechDecoder(model.model, run.first_row(), num_rows, stage.lora)
+    if stage.start is not None:
+        begin_with(decoder, Path(stage.start), run, stage)
+    return decoder.to(run.device)
+
+
+def begin_with(decoder: SpeechDecoder, folder: Path, run: SpeechRun, stage: SpeechStage) -> None:
+    """Take over an adapter and the rows of the embedding table that are no audio codes.
+
+    Raises:
+        CheckpointError: the model cannot be loaded, or has another vocabulary.
+        ConfigError: its adapter has a higher rank or another scale.
+    """
+    from stepaudio.models.checkpoint import load_model
+
+    adapter = load_adapter(folder / ADAPTER_FOLDER / stage.name)
+    rank = adapter.config.rank
+    if rank > stage.lora.rank or adapter.config.scale != stage.lora.scale:
+        raise ConfigError(f"stage {stage.name}: the adapter of {folder} has another rank or scale")
+    parameters = dict(decoder.backbone.named_parameters())
+    table = load_model(folder).model.embed_tokens.weight.detach().float()
+    if len(table) != run.tokenizer.num_tokens:
+        raise CheckpointError(f"{folder}: its vocabulary is not that of {run.config.tokenizer}")
+    vocab = run.tokenizer.vocab
+    is_code = torch.zeros(len(table), dtype=torch.bool)
+    is_code[vocab.audio_0 : vocab.audio_0 + vocab.num_codes] = True
+    with torch.no_grad():
+        for name, tensor in adapter.tensors.items():
+            rows, columns = tensor.shape
+            parameters[name][:rows, :columns] = tensor
+        kept = ~is_code[run.first_row() :]
+        decoder.rows[kept] = table[run.first_row() :][kept]
 
 
 def align_sources(run: SpeechRun) -> None:
@@ -222,7 +260,7 @@ def main(config: SpeechPretrainConfig) -> list[float]:
     for stage in config.stages:
         if config.only and stage.name not in config.only:
             continue
-        if is_finished(run.folder(stage), stage.loop.steps):
+        if stage.objective == "kept" or is_finished(run.folder(stage), stage.loop.steps):
             _log.info("stage %s is finished", stage.name)
             continue
         torch.manual_seed(config.seed)
@@ -234,7 +272,7 @@ def main(config: SpeechPretrainConfig) -> list[float]:
 
 def export(run: SpeechRun) -> Path:
     """Write the foundation with the rows of speech, and the adapters, in half precision."""
-    from stepaudio.models.checkpoint import save_checkpoint
+    from stepaudio.models.checkpoint import pretrained_folder, save_checkpoint
 
     folder = Path(run.config.output_dir) / "model"
     adapters: dict[str, Adapter] = {}
@@ -243,6 +281,9 @@ def export(run: SpeechRun) -> Path:
         if stage.objective == "tts":
             module, adapters[stage.name] = trained_tts(run, stage)
             rows = module.rows.detach()
+        elif stage.objective == "kept":
+            foundation = pretrained_folder(run.config.foundation)
+            adapters[stage.name] = load_adapter(foundation / ADAPTER_FOLDER / stage.name)
         else:
             adapters[stage.name] = trained_chat(run, stage)
         if stage.export_rank:

@@ -26,6 +26,7 @@ from stepaudio.models.devices import resolve_device
 from stepaudio.models.token2wav.flow import Flow, VoicePrompt
 from stepaudio.models.token2wav.flow_checkpoint import load_flow
 from stepaudio.models.token2wav.flow_config import FlowConfig
+from stepaudio.models.token2wav.loading import load_strict, read_tensors
 from stepaudio.models.token2wav.mel_decoder import mel_decoder
 from stepaudio.models.token2wav.speaker import (
     SpeakerConfig,
@@ -64,6 +65,10 @@ class Token2WavConfig:
         speaker_weight: weight of the classification of the training's speakers.
         token_noise: share of the audio tokens that are replaced at random, so that single wrong
             tokens of a language model do little harm.
+        start: folder of a detokenizer of the same architecture that training begins with; None:
+            fresh weights. The embeddings of its audio tokens, which meant something else, are not
+            taken.
+        bfloat16: compute in half precision on a CPU too, where it has instructions for it.
         seed: seed of initialisation and of every draw.
         num_threads: CPU threads; 0: as PyTorch chooses.
         device: "auto" takes a GPU if there is one.
@@ -81,6 +86,8 @@ class Token2WavConfig:
     mel: VoiceMel = field(default_factory=VoiceMel)
     speaker_weight: float = 0.1
     token_noise: float = 0.0
+    start: str | None = None
+    bfloat16: bool = False
     seed: int = 0
     num_threads: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -151,7 +158,8 @@ class Run:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # of the dropout: a run that is resumed draws what it would have
         tokens = replaced_tokens(batch, config.token_noise, config.flow.vocab_size, generator)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+        half = config.bfloat16 or self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             embedding = model.speaker(batch.voices, batch.voice_lens)
             flow_batch = replace(batch.flow_batch(embedding), tokens=tokens)
             draw = draw_flow(flow_batch, config.training, generator)
@@ -223,7 +231,23 @@ def build_run(config: Token2WavConfig, codes: CodeSource, device: torch.device) 
     initialise(
         model, batch.mel.sum(dim=(0, 2)) / (batch.token_lens.sum() * config.flow.frames_per_token)
     )
+    if config.start is not None:
+        begin_with(model, Path(config.start))
     return Run(config, data, model.to(device), device)
+
+
+def begin_with(model: FlowAndSpeaker, folder: Path) -> None:
+    """Take over the weights of a trained flow and speaker encoder, but no token embeddings.
+
+    Raises:
+        CheckpointError: they cannot be read, or are of another architecture.
+    """
+    fresh = model.flow.input_embedding.weight.detach().clone()
+    load_strict(model.flow, read_tensors(folder / _FLOW), folder / _FLOW)
+    load_strict(model.speaker, read_tensors(folder / _SPEAKER), folder / _SPEAKER)
+    model.requires_grad_(True)
+    with torch.no_grad():
+        model.flow.input_embedding.weight.copy_(fresh)
 
 
 def main(config: Token2WavConfig) -> list[float]:

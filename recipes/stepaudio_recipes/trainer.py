@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import math
@@ -164,6 +165,8 @@ class Workers:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            # A process that leaves without a word is an error to those that still wait for it.
+            atexit.register(dist.destroy_process_group)
         return cls(dist.get_rank(), count)
 
     @property

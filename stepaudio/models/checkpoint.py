@@ -102,6 +102,27 @@ def load_model(
     return model.eval()
 
 
+def read_tensors_of(folder: Path, prefix: str) -> dict[str, Tensor]:
+    """Read the stored tensors of one part of a model, as they are stored.
+
+    Args:
+        folder: of the checkpoint.
+        prefix: what their names begin with, such as "encoder.".
+
+    Raises:
+        CheckpointError: files are missing or damaged, or the model has no such part.
+    """
+    stored = _stored_tensors(folder)
+    tensors = {}
+    for path in sorted({path for path, _ in stored.values()}):
+        with _open_shard(path) as shard:
+            names = [name for name in shard.keys() if name.startswith(prefix)]
+            tensors |= {name: shard.get_tensor(name) for name in names}
+    if not tensors:
+        raise CheckpointError(f"{folder}: has no tensors {prefix}*; download it again")
+    return tensors
+
+
 def load_pretrained(
     source: str | Path, *, device: torch.device | str = "auto", dtype: torch.dtype | None = None
 ) -> tuple[StepAudio2ForCausalLM, TextTokenizer]:

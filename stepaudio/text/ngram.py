@@ -131,11 +131,11 @@ class NgramModel:
             "unigram_backoff": self.unigram_backoff.astype(np.float16),
             "pair_counts": np.bincount(first, minlength=self.vocab_size).astype(np.uint16),
             "pair_words": second.astype(np.uint16),
-            "pair": self.pair.astype(np.float16),
-            "pair_backoff": self.pair_backoff.astype(np.float16),
+            "pair": _rounded(self.pair),
+            "pair_backoff": _rounded(self.pair_backoff),
             "triple_counts": np.bincount(pair_index, minlength=len(first)).astype(np.uint16),
             "triple_words": third.astype(np.uint16),
-            "triple": self.triple.astype(np.float16),
+            "triple": _rounded(self.triple),
         }
 
     @classmethod
@@ -152,14 +152,24 @@ class NgramModel:
             counts, words = arrays[f"{name}_counts"], arrays[f"{name}_words"].astype(np.int64)
             owners = np.repeat(np.arange(len(counts)), counts.astype(np.int64))
             keys.append(owners * vocab_size + words)
-        values = {n: arrays[n].astype(np.float32) for n in ("unigram", "unigram_backoff", "pair")}
-        return cls(
-            pair_keys=keys[0],
-            triple_keys=keys[1],
-            pair_backoff=arrays["pair_backoff"].astype(np.float32),
-            triple=arrays["triple"].astype(np.float32),
-            **values,
-        )
+        unigram, backoff = (arrays[n].astype(np.float32) for n in ("unigram", "unigram_backoff"))
+        values = {name: _log_of(arrays[name]) for name in ("pair", "pair_backoff", "triple")}
+        return cls(unigram, backoff, pair_keys=keys[0], triple_keys=keys[1], **values)
+
+
+_STEP = 1 / 16  # of stored logarithms
+_LARGEST = 2.0  # back-off weights may exceed one
+
+
+def _rounded(logs: Floats) -> NDArray[np.uint8]:
+    """Logarithms in steps of 1/16 downwards from 2, one byte each."""
+    return np.clip(np.round((_LARGEST - logs) / _STEP), 0, 255).astype(np.uint8)
+
+
+def _log_of(stored: NDArray[np.generic]) -> Floats:
+    if stored.dtype == np.float16:  # files of the first release
+        return stored.astype(np.float32)
+    return (_LARGEST - stored.astype(np.float32) * _STEP).astype(np.float32)
 
 
 def _find(keys: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:

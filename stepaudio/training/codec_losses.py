@@ -5,6 +5,8 @@ Shape legend: B batch, S frames, K classes, M mel bands, T mel frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,3 +38,29 @@ def mel_distance(predicted: Tensor, mel: Tensor, lens: Tensor) -> Tensor:
     inside = length_mask(lens.clamp(max=size), size)[:, None]
     difference = (predicted[..., :size] - mel[..., :size]).abs() * inside
     return difference.sum() / (inside.sum() * mel.shape[1]).clamp(min=1)
+
+
+def spread_loss(values: Tensor, lens: Tensor, levels: Sequence[int]) -> Tensor:
+    """How far the digits of the codes are from being used evenly, each independently of the others.
+
+    Squared differences of means and covariances, of the digits and of their squares, from those of
+    even and independent digits (after VICReg, arXiv 2105.04906; for three levels, that is all there
+    is to know of a pair of digits). Without it a codebook collapses to what the recogniser needs, a
+    few codes for every phone.
+
+    Args:
+        values: quantised values [B, S, Q], from -1 to 1, with gradients.
+        lens: [B], valid frames of every row.
+        levels: number of values of each digit.
+    """
+    flat = values.float()[length_mask(lens, values.shape[1])]
+    even = [torch.linspace(-1.0, 1.0, n, device=flat.device) for n in levels]
+    features = torch.cat([flat, flat.square()], dim=1)
+    mean = torch.stack([x.mean() for x in (*even, *(level.square() for level in even))])
+    variance = torch.stack(
+        [x.var(correction=0) for x in (*even, *(level.square() for level in even))]
+    )
+    centred = (features - mean) / variance.sqrt()
+    covariance = centred.mT @ centred / max(len(flat), 1)
+    difference = covariance - torch.eye(len(mean), device=flat.device)
+    return difference.square().mean() + centred.mean(dim=0).square().mean()

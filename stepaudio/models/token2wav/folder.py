@@ -16,7 +16,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stepaudio.atomic import write_bytes_atomic, write_text_atomic
 from stepaudio.audio.prompt_features import VoiceMel
@@ -31,13 +31,19 @@ from stepaudio.models.token2wav.hift import HiftVocoder
 from stepaudio.models.token2wav.hift_config import HiftConfig
 from stepaudio.models.token2wav.istft_vocoder import IstftVocoder
 from stepaudio.models.token2wav.s3_onnx import OnnxS3Tokenizer
-from stepaudio.models.token2wav.s3_tokenizer import S3Config, S3Tokenizer, load_s3_tokenizer
 from stepaudio.models.token2wav.source_filter_vocoder import SourceFilterVocoder
 from stepaudio.models.token2wav.speaker import (
     OnnxSpeakerEncoder,
     SpeakerConfig,
     SpeakerNetwork,
     load_speaker_network,
+)
+from stepaudio.models.token2wav.tokenizer_checkpoint import (
+    TrainedTokenizer,
+    load_tokenizer,
+    read_tokenizer_config,
+    stored_tensors,
+    write_tokenizer_config,
 )
 from stepaudio.models.token2wav.vocoder import Vocoder
 from stepaudio.models.token2wav.vocoder_checkpoint import (
@@ -80,7 +86,7 @@ class TrainedParts:
 
     flow: Flow
     vocoder: HiftVocoder | IstftVocoder | SourceFilterVocoder
-    tokenizer: S3Tokenizer
+    tokenizer: TrainedTokenizer
     speaker: SpeakerNetwork
     mel: VoiceMel
 
@@ -155,14 +161,14 @@ def _load_ours(folder: Path, device: torch.device | str) -> Token2WavParts:
     values = _read_config(path)
     try:
         config = FlowConfig.from_dict(values["flow"])
-        tokenizer_config = S3Config.from_dict(values["tokenizer"])
+        tokenizer_config = read_tokenizer_config(values["tokenizer"], folder.parent)
         speaker_config = SpeakerConfig.from_dict(values["speaker"])
         vocoder_config = read_vocoder_config(values["vocoder"])
         mel = _voice_mel(values["mel"])
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     encoders = VoiceEncoders(
-        tokenizer=load_s3_tokenizer(folder / _TOKENIZER, tokenizer_config),
+        tokenizer=load_tokenizer(folder / _TOKENIZER, tokenizer_config, folder.parent),
         speaker=load_speaker_network(folder / _SPEAKER, speaker_config),
         mel=mel,
         frames_per_token=config.frames_per_token,
@@ -185,20 +191,20 @@ def save_parts(folder: str | Path, parts: TrainedParts) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"{folder}: cannot be made: {reason}") from error
-    modules: dict[str, nn.Module] = {
-        _FLOW: parts.flow,
-        _VOCODER: parts.vocoder,
-        _TOKENIZER: parts.tokenizer,
-        _SPEAKER: parts.speaker,
+    modules = {
+        _FLOW: parts.flow.state_dict(),
+        _VOCODER: parts.vocoder.state_dict(),
+        _TOKENIZER: stored_tensors(parts.tokenizer),
+        _SPEAKER: parts.speaker.state_dict(),
     }
-    for name, module in modules.items():
-        tensors = {key: _stored(tensor) for key, tensor in module.state_dict().items()}
+    for name, state in modules.items():
+        tensors = {key: _stored(tensor) for key, tensor in state.items()}
         write_bytes_atomic(folder / name, safetensors.torch.save(tensors, {"format": "pt"}))
     values = {
         "format_version": FORMAT_VERSION,
         "flow": parts.flow.config.to_dict(),
         "vocoder": write_vocoder_config(parts.vocoder.config),
-        "tokenizer": parts.tokenizer.config.to_dict(),
+        "tokenizer": write_tokenizer_config(parts.tokenizer.config),
         "speaker": parts.speaker.config.to_dict(),
         "mel": dataclasses.asdict(parts.mel),
     }

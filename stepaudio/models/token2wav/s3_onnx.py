@@ -14,18 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stepaudio.audio.mel import log_mel
 from stepaudio.models.token2wav.onnx_session import (
     OnnxWeight,
     open_session,
     read_onnx_weights,
     run_session,
 )
-from stepaudio.models.token2wav.s3_tokenizer import (
-    S3Config,
-    S3Tokenizer,
-    s3_from_tensors,
-    tokenize_windows,
-)
+from stepaudio.models.token2wav.s3_tokenizer import S3Config, S3Tokenizer, s3_from_tensors
+from stepaudio.models.token2wav.tokenizing import tokenize_windows
 
 # Module names of the public graph that differ from those of the native model.
 _RENAMED = {"encoders": "encoder", "project_in": "project_down"}
@@ -59,7 +56,8 @@ class OnnxS3Tokenizer:
 
     def tokenize(self, wav: Tensor) -> Tensor:
         """Turn 16 kHz mono speech [samples] of any length into codes, int64 [tokens]."""
-        return tokenize_windows(wav.cpu(), self.config, self._encode).to(wav.device)
+        mel = log_mel(wav.cpu(), self.config.n_mels, padding=0)
+        return tokenize_windows(mel, self.config, self._encode).to(wav.device)
 
     def _encode(self, mel_MT: Tensor) -> Tensor:
         length = np.array([mel_MT.shape[-1]], dtype=np.int32)

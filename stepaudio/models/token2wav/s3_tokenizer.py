@@ -11,30 +11,30 @@ H heads, K head width, Q digits of a code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stepaudio.audio.frames import MEL_FRAMES_PER_SECOND
 from stepaudio.audio.mel import log_mel
 from stepaudio.errors import ConfigError
-from stepaudio.models.config import ConfigSection
 from stepaudio.models.encoder import length_mask
 from stepaudio.models.layers import apply_rotary, rotary_tables
 from stepaudio.models.token2wav.loading import load_strict, read_tensors
+from stepaudio.models.token2wav.tokenizing import (
+    FiniteScalarCodebook,
+    TokenizerConfig,
+    tokenize_windows,
+)
 
 CONV_KERNEL = 3
-# Float32 0.999: keeps the rounding below a tie where the hyperbolic tangent is one.
-BOUND = 0.9990000128746033
 
 
 @dataclass(frozen=True, kw_only=True)
-class S3Config(ConfigSection):
+class S3Config(TokenizerConfig):
     """S3 tokenizer; the defaults are those of the public ``speech_tokenizer_v2_25hz``.
 
     Attributes:
@@ -46,9 +46,7 @@ class S3Config(ConfigSection):
         fsmn_kernel: frames that the memory of the attention spans.
         mlp_ratio: width of the feed-forward layers in units of `n_audio_state`.
         rope_theta: base of the rotary frequencies.
-        codebook_levels: values of every digit of a code, odd numbers.
-        window_s: longest piece in seconds that is tokenised at once.
-        overlap_s: seconds that pieces of longer recordings share; half is dropped at each side.
+        codebook_levels, window_s, overlap_s: see `TokenizerConfig`.
     """
 
     n_mels: int = 128
@@ -59,98 +57,24 @@ class S3Config(ConfigSection):
     fsmn_kernel: int = 31
     mlp_ratio: float = 4.0
     rope_theta: float = 10_000.0
-    codebook_levels: tuple[int, ...] = (3,) * 8
-    window_s: int = 30
-    overlap_s: int = 4
 
     def __post_init__(self) -> None:
         if self.n_audio_state % self.n_audio_head or self.n_audio_state // self.n_audio_head % 2:
             raise ConfigError("n_audio_state must be an even multiple of n_audio_head")
         if self.fsmn_kernel % 2 == 0:
             raise ConfigError(f"fsmn_kernel must be odd, got {self.fsmn_kernel}")
-        if not self.codebook_levels or any(n < 3 or n % 2 == 0 for n in self.codebook_levels):
-            raise ConfigError(
-                f"codebook_levels must be odd and at least 3, got {list(self.codebook_levels)}"
-            )
-        stride = self.token_stride
-        seconds = (self.window_s, self.overlap_s)
-        if any(s * MEL_FRAMES_PER_SECOND % (2 * stride) for s in seconds):
-            raise ConfigError("windows and half overlaps must hold whole tokens")
-        if not 0 < self.overlap_s < self.window_s:
-            raise ConfigError("overlap_s must be positive and below window_s")
+        super().__post_init__()
 
     @property
     def token_stride(self) -> int:
         """Mel frames for every token."""
         return math.prod(self.conv_strides)
 
-    @property
-    def token_rate(self) -> float:
-        """Tokens in a second."""
-        return MEL_FRAMES_PER_SECOND / self.token_stride
-
-    @property
-    def codebook_size(self) -> int:
-        """Number of codes."""
-        return math.prod(self.codebook_levels)
-
     def num_tokens(self, num_frames: int) -> int:
         """Tokens of so many mel frames."""
         for stride in self.conv_strides:
             num_frames = (num_frames - 1) // stride + 1
         return num_frames
-
-    def windows(self, num_frames: int) -> list[tuple[int, int]]:
-        """Bounds of the pieces, in mel frames, that a recording is tokenised in."""
-        size = self.window_s * MEL_FRAMES_PER_SECOND
-        step = size - self.overlap_s * MEL_FRAMES_PER_SECOND
-        bounds = [(0, min(size, num_frames))]
-        while bounds[-1][1] < num_frames:
-            start = bounds[-1][0] + step
-            bounds.append((start, min(start + size, num_frames)))
-        return bounds
-
-
-class SpeechTokenizer(Protocol):
-    """Speech to audio tokens."""
-
-    @property
-    def codebook_size(self) -> int:
-        """Number of codes."""
-
-    @property
-    def token_rate(self) -> float:
-        """Tokens in a second."""
-
-    def tokenize(self, wav: Tensor) -> Tensor:
-        """Turn 16 kHz mono speech [samples] of any length into codes, int64 [tokens]."""
-
-
-def tokenize_windows(wav: Tensor, config: S3Config, encode: Callable[[Tensor], Tensor]) -> Tensor:
-    """Tokenise a recording of any length piece by piece.
-
-    Of neighbours, which share `overlap_s`, each loses half of that at the joint.
-
-    Args:
-        wav: float32 mono speech at 16 kHz, [samples].
-        config: lengths of windows and overlaps.
-        encode: mel [M, T] of one piece to codes [S].
-
-    Returns:
-        int64 [tokens].
-    """
-    mel = log_mel(wav, config.n_mels, padding=0)
-    if not mel.shape[-1]:
-        return torch.zeros(0, dtype=torch.int64, device=wav.device)
-    windows = config.windows(mel.shape[-1])
-    dropped = round(config.overlap_s * config.token_rate) // 2
-    kept = []
-    for index, (start, stop) in enumerate(windows):
-        codes = encode(mel[:, start:stop])
-        first = dropped if index else 0
-        last = len(codes) - (dropped if index < len(windows) - 1 else 0)
-        kept.append(codes[first:last])
-    return torch.cat(kept)
 
 
 class MemoryAttention(nn.Module):
@@ -233,48 +157,12 @@ class TokenizerEncoder(nn.Module):
         return x, lens_B
 
 
-class FiniteScalarCodebook(nn.Module):
-    """Projection to a few bounded numbers, each of which is rounded to one of its levels."""
-
-    basis: Tensor
-
-    def __init__(self, config: S3Config) -> None:
-        super().__init__()
-        levels = config.codebook_levels
-        self.levels = levels
-        self.project_down = nn.Linear(config.n_audio_state, len(levels))
-        basis = [math.prod(levels[:digit]) for digit in range(len(levels))]
-        self.register_buffer("basis", torch.tensor(basis), persistent=False)
-
-    def _half(self, like: Tensor) -> Tensor:
-        return torch.tensor([n // 2 for n in self.levels], dtype=like.dtype, device=like.device)
-
-    def quantise(self, x_BSD: Tensor) -> Tensor:
-        """Values [B, S, Q] from -1 to 1; the gradient passes the rounding unchanged."""
-        half = self._half(x_BSD)
-        bounded = self.project_down(x_BSD).tanh() * BOUND * half
-        return (bounded + (bounded.round() - bounded).detach()) / half
-
-    def codes(self, values_BSQ: Tensor) -> Tensor:
-        """Codes [B, S] of quantised values."""
-        half = self._half(values_BSQ)
-        digits = (values_BSQ * half + half).round().long()
-        return (digits * self.basis).sum(dim=-1)
-
-    def values(self, codes_BS: Tensor) -> Tensor:
-        """Quantised values [B, S, Q] of codes."""
-        levels = torch.tensor(self.levels, device=codes_BS.device)
-        digits = codes_BS[..., None] // self.basis % levels
-        half = self._half(self.project_down.weight)
-        return (digits - half) / half
-
-
 class _Quantizer(nn.Module):
     """Level of names between the tokenizer and its codebook."""
 
     def __init__(self, config: S3Config) -> None:
         super().__init__()
-        self._codebook = FiniteScalarCodebook(config)
+        self._codebook = FiniteScalarCodebook(config.n_audio_state, config.codebook_levels)
 
 
 class S3Tokenizer(nn.Module):
@@ -318,6 +206,10 @@ class S3Tokenizer(nn.Module):
         codes = self.codebook.codes(values)
         return codes * length_mask(lens, codes.shape[1]), lens
 
+    def log_mel(self, wav: Tensor) -> Tensor:
+        """Mel [M, T] of 16 kHz speech [samples]."""
+        return log_mel(wav, self.config.n_mels, padding=0)
+
     def tokenize(self, wav: Tensor) -> Tensor:
         """Turn 16 kHz mono speech [samples] of any length into codes, int64 [tokens]."""
 
@@ -325,7 +217,8 @@ class S3Tokenizer(nn.Module):
             lens = torch.tensor([mel_MT.shape[-1]], device=mel_MT.device)
             return self.encode(mel_MT[None], lens)[0][0]
 
-        return tokenize_windows(wav.to(self.encoder.conv1.weight.device), self.config, encode)
+        wav = wav.to(self.encoder.conv1.weight.device)
+        return tokenize_windows(self.log_mel(wav), self.config, encode)
 
 
 def load_s3_tokenizer(path: str | Path, config: S3Config | None = None) -> S3Tokenizer:
@@ -349,6 +242,8 @@ def s3_from_tensors(
     with torch.device("meta"):
         tokenizer = S3Tokenizer(config)
     # The buffer is a function of the configuration: it is built anew, off the meta device.
-    tokenizer.quantizer._codebook.basis = FiniteScalarCodebook(config).basis
+    tokenizer.quantizer._codebook.basis = FiniteScalarCodebook(
+        config.n_audio_state, config.codebook_levels
+    ).basis
     load_strict(tokenizer, tensors, source)
     return tokenizer.eval()

@@ -29,8 +29,8 @@ from stepaudio.audio.prompt_features import VoiceMel
 from stepaudio.audio.resample import resample
 from stepaudio.errors import OutputError, VoiceError
 from stepaudio.models.token2wav.flow import VoicePrompt
-from stepaudio.models.token2wav.s3_tokenizer import SpeechTokenizer
 from stepaudio.models.token2wav.speaker import SpeakerEncoder
+from stepaudio.models.token2wav.tokenizing import SpeechTokenizer
 
 _FORMAT = 1  # of cached files; a new number makes all of them old
 _LOGGER = logging.getLogger(__name__)
