@@ -44,9 +44,9 @@ class TwoPassOptions:
     search: WordSearchOptions = field(default_factory=WordSearchOptions)
     phones: float = 0.6
     characters: float = 0.4
-    language: float = 0.8
-    decoder: float = 1.0
-    word_reward: float = 0.0
+    language: float = 0.7
+    decoder: float = 0.25
+    word_reward: float = 0.5
     num_judged: int = 16
 
 
@@ -79,7 +79,7 @@ class TwoPassDecoder:
         self._tokenize = tokenize
         self._options = options
         self._characters = generator.model.config.audio_encoder_config.ctc_tokens
-        self._search = WordSearch(words.tree(), words.ngrams, options.search, wanted)
+        self.search = WordSearch(words.tree(), words.ngrams, options.search, wanted)
 
     @torch.inference_mode()
     def complete(self, prompt: GenerationPrompt, posteriors: CTCPosteriors) -> Completion:
@@ -93,11 +93,37 @@ class TwoPassDecoder:
             CapacityError: the clip does not fit the model's context.
         """
         started = time.perf_counter()
-        hypotheses = self._search(posteriors.phones.float().cpu().numpy())
+        hypotheses = self.search(posteriors.phones.float().cpu().numpy())
+        completion = self.judge(prompt, posteriors.characters, hypotheses)
+        completion.stats.decode_s = time.perf_counter() - started
+        return completion
+
+    def text(self, words: Sequence[int]) -> str:
+        """Ids of words as text."""
+        return self._words.text(words)
+
+    @torch.inference_mode()
+    def judge(
+        self,
+        prompt: GenerationPrompt,
+        characters: Tensor,
+        hypotheses: Sequence[WordHypothesis],
+    ) -> Completion:
+        """Choose among the transcripts that a search has found.
+
+        Args:
+            prompt: what the transcript continues, with the clip's latents.
+            characters: [T, 1 + characters] posteriors of the clip.
+            hypotheses: the search's transcripts; none: silence.
+
+        Raises:
+            CapacityError: the clip does not fit the model's context.
+        """
+        started = time.perf_counter()
         if not hypotheses:
             hypotheses = [WordHypothesis((), 0.0, 0.0)]
         texts = [self._words.text(hypothesis.words) for hypothesis in hypotheses]
-        scores = self._first_scores(hypotheses, texts, posteriors.characters)
+        scores = self._first_scores(hypotheses, texts, characters)
         judged = np.argsort(-scores)[: self._options.num_judged].tolist()
         continuations = [self._tokenize(texts[i]) if texts[i] else [] for i in judged]
         stats = GenerationStats(audio_s=prompt.audio_s, prompt_tokens=len(prompt.ids))

@@ -46,7 +46,7 @@ class WordSearchOptions:
             on, with every phone of it that is missing.
     """
 
-    language_weight: float = 0.7
+    language_weight: float = 1.0
     word_reward: float = 0.5
     num_hypotheses: int = 160
     margin: float = 14.0
@@ -100,6 +100,13 @@ class _Beam(NamedTuple):
         return _Beam._make(column[chosen] for column in self)
 
 
+class SearchState(NamedTuple):
+    """A search on its way through a clip: its hypotheses, and what their histories consist of."""
+
+    beam: _Beam
+    histories: _Histories
+
+
 class WordSearch:
     """Turns phone posteriors into transcripts."""
 
@@ -138,16 +145,40 @@ class WordSearch:
         Args:
             log_probs: [T, 1 + phones] posteriors of one clip.
         """
+        return self.finish(self.advance(self.start(), log_probs))
+
+    def start(self) -> SearchState:
+        """State of a search that has heard nothing."""
         start = self._language.start()
         certain = np.zeros(1)
         beam = _Beam(
             np.array([_NOTHING_SAID], np.uint64), start.pair, start.word, np.array([NO_PHRASE]),
             certain, certain, np.array([ROOT]), np.array([_BLANK]), certain + _IMPOSSIBLE, certain,
         )  # fmt: skip
-        histories: _Histories = {}
+        return SearchState(beam, {})
+
+    def advance(self, state: SearchState, log_probs: NDArray[np.float32]) -> SearchState:
+        """The search some frames on; those of all calls together are one clip."""
+        beam, histories = state.beam, dict(state.histories)
         for frame in log_probs.astype(np.float64):
             beam = self._advance(beam, frame, histories)
-        return self._finish(beam, histories)
+        return SearchState(beam, _reachable(beam, histories))
+
+    def finish(self, state: SearchState) -> list[WordHypothesis]:
+        """Best transcripts of what was heard; all of them begin with the `certain_words`."""
+        return self._finish(state.beam, dict(state.histories))
+
+    def certain_words(self, state: SearchState) -> tuple[int, ...]:
+        """The words that all hypotheses begin with: no later frame can change them."""
+        spoken = [_words(history, state.histories) for history in set(state.beam.history.tolist())]
+        first, last = min(spoken), max(spoken)
+        same = (n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+        return first[: next(same, min(len(first), len(last)))]
+
+    def likely_words(self, state: SearchState) -> tuple[int, ...]:
+        """The finished words of the best hypothesis so far."""
+        best = int(np.argmax(self._scores(state.beam)))
+        return _words(int(state.beam.history[best]), state.histories)
 
     def _advance(self, beam: _Beam, frame: Floats, histories: _Histories) -> _Beam:
         """The hypotheses one frame on; notes the histories that are new."""
@@ -199,9 +230,13 @@ class WordSearch:
         )
         return ended, beam.history
 
-    def _prune(self, beam: _Beam) -> _Beam:
+    def _scores(self, beam: _Beam) -> Floats:
         total = np.logaddexp(beam.symbol, beam.blank)
-        scores = total + beam.language + beam.bonus + self._prospect[beam.node]
+        scores: Floats = total + beam.language + beam.bonus + self._prospect[beam.node]
+        return scores
+
+    def _prune(self, beam: _Beam) -> _Beam:
+        scores = self._scores(beam)
         kept = np.flatnonzero(scores > scores.max() - self._options.margin)
         if len(kept) > self._options.num_hypotheses:
             order = np.argpartition(-scores[kept], self._options.num_hypotheses)
@@ -237,6 +272,16 @@ def _note(histories: _Histories, ended: _Beam, parents: NDArray[np.uint64]) -> N
     columns = (ended.history.tolist(), parents.tolist(), ended.word.tolist())
     for history, parent, word in zip(*columns, strict=True):
         histories.setdefault(history, (parent, word))
+
+
+def _reachable(beam: _Beam, histories: _Histories) -> _Histories:
+    """The histories that live hypotheses still have."""
+    kept: _Histories = {}
+    for history in set(beam.history.tolist()):
+        while history != _NOTHING_SAID and history not in kept:
+            kept[history] = histories[history]
+            history = kept[history][0]
+    return kept
 
 
 def _words(history: int, histories: _Histories) -> tuple[int, ...]:
