@@ -143,9 +143,16 @@ class Configure:
 
 @dataclass(frozen=True)
 class AppendAudio:
-    """The user's sound goes on: float32 [samples] at 16 kHz."""
+    """The user's sound goes on.
+
+    Attributes:
+        samples: float32 [samples] at 16 kHz.
+        probabilities: that each of the frames that are complete now is speech; None: not known
+            yet. For the engine alone.
+    """
 
     samples: Samples
+    probabilities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -238,9 +245,15 @@ Command = (
 
 @dataclass(frozen=True)
 class OutputHeld:
-    """The user may be about to interrupt: answers wait. held=False: it was a cough, go on."""
+    """The user may be about to interrupt: answers wait. held=False: it was a cough, go on.
+
+    Attributes:
+        held: whether they wait.
+        since_ms: end of the frame that made it so.
+    """
 
     held: bool
+    since_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,14 @@ EAGERNESS = {
 }
 DEFAULT_POLICY = TurnPolicy()
 
+
+def onset_threshold(detection: TurnDetection, policy: TurnPolicy = DEFAULT_POLICY) -> float:
+    """Probability from which on a frame may be the beginning of an interruption."""
+    semantic = detection.kind == "semantic_vad"
+    threshold = policy.semantic_threshold if semantic else detection.threshold
+    return min(min(threshold, _MAX_THRESHOLD) + policy.bot_margin, _MAX_THRESHOLD)
+
+
 _State = Literal["idle", "suspecting", "speaking"]
 
 
@@ -165,7 +173,7 @@ class TurnDetector:
             self._state, self._speech_from = "suspecting", start_ms
             if bot_speaking and detection.interrupt:
                 self._holding = True
-                events.append(OutputHeld(True))
+                events.append(OutputHeld(True, self._now_ms))
         self._speech_ms += FRAME_MS
         self._gap_ms = 0
         needed_ms = policy.min_interruption_ms if guarded else policy.min_speech_ms

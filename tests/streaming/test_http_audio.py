@@ -522,7 +522,7 @@ def test_nano_writes_down_a_recording(examples: Path) -> None:
 
     with ThreadPoolExecutor(1) as executor:
         transcriber = Transcriber.from_pretrained("nano", device="cpu")
-        routes = transcription_routes(LibraryRecognizer(transcriber, executor), "nano")
+        routes = transcription_routes(LibraryRecognizer(lambda: transcriber, executor), "nano")
         recording = examples / "digit_four.wav"
         expected = transcriber.transcribe(recording).text
         with serving(routers=(routes,)) as server:

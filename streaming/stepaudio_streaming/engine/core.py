@@ -109,6 +109,16 @@ class EngineCore:
         if session is not None:
             session.close()
 
+    @property
+    def runner(self) -> Runner:
+        """The model's passes."""
+        return self._runner
+
+    def heard_until(self, number: int) -> float:
+        """When the user of a session will have heard everything that was said to him."""
+        session = self._sessions.get(number)
+        return 0.0 if session is None else session.heard_until
+
     def takes_commands(self, number: int) -> bool:
         """A session is ready for its next command."""
         session = self._sessions.get(number)

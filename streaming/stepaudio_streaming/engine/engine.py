@@ -7,16 +7,18 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 
 from stepaudio.errors import CapacityError, StepAudioError
 from stepaudio_streaming.engine.core import EngineCore
 from stepaudio_streaming.engine.mailbox import Inbox, Outbox
+from stepaudio_streaming.engine.onset import OnsetWatch
+from stepaudio_streaming.engine.parts import Runner
 from stepaudio_streaming.engine.session import Say
 from stepaudio_streaming.engine_api import EngineInfo
-from stepaudio_streaming.events import Command, Configure, Event
+from stepaudio_streaming.events import AppendAudio, Command, Configure, Event, OutputHeld
 
 _log = logging.getLogger(__name__)
 
@@ -39,18 +41,32 @@ class StreamingSession:
     Args:
         number: its name.
         engine: what it belongs to.
+        settings: at the beginning.
     """
 
-    def __init__(self, number: int, engine: StreamingEngine) -> None:
+    def __init__(self, number: int, engine: StreamingEngine, settings: Configure) -> None:
         self._engine = engine
+        self._watch = OnsetWatch(settings)
         self.number = number
+        self.heard_until = 0.0  # on the engine's clock; written by the thread
         self.inbox: Inbox[Command | Say] = Inbox(_INBOX, engine.wake)
         self.outbox: Outbox[Event] = Outbox(_OUTBOX, engine.wake)
         self.is_blocked = False
         self._is_closed = False
 
     async def send(self, command: Command | Say) -> None:
-        """Give a command; see the protocol."""
+        """Give a command; see the protocol.
+
+        Speech of the user is noticed here, beside the engine's thread: whoever interrupts must not
+        wait for a step that is being made.
+        """
+        if isinstance(command, Configure):
+            self._watch.configure(command)
+        elif isinstance(command, AppendAudio):
+            speaks = self._engine.now() < self.heard_until
+            command, onset = await self._engine.listen(self._watch, command, speaks)
+            if onset is not None:
+                self.outbox.put(onset)
         await self.inbox.put(command)
 
     async def events(self) -> AsyncIterator[Event]:
@@ -95,6 +111,8 @@ class StreamingEngine:
         self._numbers = count()
         self._sessions: dict[int, StreamingSession] = {}  # of the thread
         self._loaded: Future[None] = Future()
+        self._runner: Runner | None = None
+        self._ears = ThreadPoolExecutor(1, thread_name_prefix="stepaudio-ear")
         self._thread = threading.Thread(target=self._run, name="stepaudio-engine", daemon=True)
 
     # ---- for the loop ------------------------------------------------------------------------
@@ -120,7 +138,7 @@ class StreamingEngine:
         """Begin a conversation; see the protocol."""
         if not self.ready:
             raise CapacityError("the engine is not ready")
-        session = StreamingSession(next(self._numbers), self)
+        session = StreamingSession(next(self._numbers), self, settings)
         opened: Future[None] = Future()
         with self._lock:
             self._orders[session.number] = session, settings, opened
@@ -139,6 +157,22 @@ class StreamingEngine:
             self._leaving.add(number)
         self.wake()
 
+    def now(self) -> float:
+        """Time of the engine's clock."""
+        return self._clock()
+
+    async def listen(
+        self, watch: OnsetWatch, command: AppendAudio, speaks: bool
+    ) -> tuple[AppendAudio, OutputHeld | None]:
+        """Find out what of a session's sound is speech, in the thread of the detector."""
+        runner = self._runner
+        if runner is None or self._stopping:
+            return command, None
+        if not watch.detects:
+            return watch.hear(runner, command, speaks)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._ears, watch.hear, runner, command, speaks)
+
     def wake(self) -> None:
         """There is something to do."""
         self._wake.set()
@@ -146,6 +180,7 @@ class StreamingEngine:
     def stop(self) -> None:
         """End the thread; sessions that are open fail. Waits for the step that is being made."""
         self._stopping = True
+        self._ears.shutdown(wait=False, cancel_futures=True)
         self.wake()
         if self._thread.is_alive():
             self._thread.join()
@@ -159,6 +194,7 @@ class StreamingEngine:
             self._loaded.set_exception(error)
             return
         self._info = loaded.info
+        self._runner = loaded.core.runner
         self._loaded.set_result(None)
         while not self._stopping:
             # Before looking for work: what comes later sets it again.
@@ -205,6 +241,7 @@ class StreamingEngine:
                 self._obey(core, session, command)
             else:
                 is_busy = True
+            session.heard_until = core.heard_until(number)
         return is_busy
 
     def _obey(self, core: EngineCore, session: StreamingSession, command: Command | Say) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from stepaudio_streaming.events import (
     RemoveItem,
     ReplyOptions,
     Respond,
+    Samples,
     SpeechStarted,
     SpeechStopped,
     TruncateItem,
@@ -102,6 +103,11 @@ class Session:
         }
 
     @property
+    def heard_until(self) -> float:
+        """When the user will have heard everything that was said to him."""
+        return 0.0 if self._speaker is None else self._speaker.clock.ends_at
+
+    @property
     def takes_commands(self) -> bool:
         """There is not too much to be understood already."""
         return not self._understanding.is_overloaded
@@ -142,16 +148,19 @@ class Session:
             return self._understanding.listen(self._ear, now)
         if not num_frames:
             return
-        probabilities, self._vad_state = self._desk.runner.speech_probabilities(
-            frames, self._vad_state
-        )
-        for probability in probabilities:
+        for probability in self._probabilities(command, frames):
             speaking = self._speaker is not None and self._speaker.clock.unplayed_ms(now) > 0
             wants_score = self._ear.wants_score
             score = self._understanding.score(self._ear.silence_ms) if wants_score else None
             events = self._ear.push(probability, bot_speaking=speaking, score=score)
             self._tell_turn(events)
             self._understanding.listen(self._ear, now)
+
+    def _probabilities(self, command: AppendAudio, frames: Samples) -> Sequence[float]:
+        if command.probabilities is not None:
+            return command.probabilities
+        found, self._vad_state = self._desk.runner.speech_probabilities(frames, self._vad_state)
+        return found
 
     def _tell_turn(self, events: list[TurnEvent]) -> None:
         for event in events:

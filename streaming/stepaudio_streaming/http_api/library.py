@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
+from functools import cached_property
 
 from stepaudio.audio.io import iter_audio_blocks, probe_duration_s
 from stepaudio.audio.segmentation import iter_speech_windows
@@ -22,7 +23,8 @@ class LibraryRecognizer:
     The model gets no prompt, keywords or temperature: those are hints, which it does without.
 
     Args:
-        transcriber: with an aligner, if it is to tell the times of words.
+        load: gives the transcriber, with an aligner if it is to tell the times of words; called
+            in the executor, with the first recording.
         executor: of one thread, the only one that uses the model.
         language: code of the language that the model writes.
         tells_words: the transcriber has an aligner.
@@ -32,7 +34,7 @@ class LibraryRecognizer:
 
     def __init__(
         self,
-        transcriber: Transcriber,
+        load: Callable[[], Transcriber],
         executor: Executor,
         *,
         language: str = "en",
@@ -40,13 +42,17 @@ class LibraryRecognizer:
         max_duration_s: float = 4 * 3600.0,
         max_waiting: int = 16,
     ) -> None:
-        self._transcriber = transcriber
+        self._load = load
         self._executor = executor
         self._language = language
         self._tells_words = tells_words
         self._max_duration_s = max_duration_s
         self._max_waiting = max_waiting
         self._num_waiting = 0
+
+    @cached_property
+    def _transcriber(self) -> Transcriber:
+        return self._load()
 
     async def recognize(self, request: RecognitionRequest) -> Recognition:
         """Begin with a recording; see the protocol."""

@@ -183,6 +183,11 @@ class RealtimeSession:
         return self._out.drain()
 
     @property
+    def clock_ms(self) -> int:
+        """Audio that was ever appended."""
+        return self._user.buffer.clock_ms
+
+    @property
     def is_busy(self) -> bool:
         """A response is being made, or the user speaks."""
         return bool(self._responses) or self._user.is_speaking

@@ -68,8 +68,10 @@ def build_app(
         )
     app.include_router(_health_routes(gateway))
     needs_key = [Depends(_key_check(gateway))]
-    for router in (_model_routes(gateway), _secret_routes(gateway), *routers):
-        app.include_router(router, prefix="/v1", dependencies=needs_key)
+    app.include_router(_model_routes(gateway), prefix="/v1", dependencies=needs_key)
+    needs_model = [*needs_key, Depends(_ready_check(gateway))]
+    for router in (_secret_routes(gateway), *routers):
+        app.include_router(router, prefix="/v1", dependencies=needs_model)
 
     @app.websocket("/v1/realtime")
     async def realtime(websocket: WebSocket) -> None:
@@ -82,6 +84,14 @@ def _key_check(gateway: Gateway) -> Callable[[Request], None]:
     def check(request: Request) -> None:
         if not gateway.doorkeeper.accepts_key(bearer_key(request.headers)):
             raise HTTPException(401)
+
+    return check
+
+
+def _ready_check(gateway: Gateway) -> Callable[[], None]:
+    def check() -> None:
+        if not gateway.is_ready:
+            raise HTTPException(503, "The server is starting or ending; try again soon.")
 
     return check
 

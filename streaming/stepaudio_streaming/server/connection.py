@@ -16,6 +16,7 @@ from stepaudio_streaming.engine_api import EngineSession
 from stepaudio_streaming.events import Command
 from stepaudio_streaming.protocol.outbox import Outbox
 from stepaudio_streaming.protocol.realtime import RealtimeSession
+from stepaudio_streaming.server.interruptions import InterruptionWatch
 from stepaudio_streaming.server.metrics import Metrics
 from stepaudio_streaming.server.options import ServerOptions
 from stepaudio_streaming.server.outgoing import Outgoing
@@ -30,6 +31,7 @@ _HOPELESS_S = 0.1  # for telling a client that takes nothing that it is over
 CLOSE_GOING_AWAY = 1001
 CLOSE_POLICY = 1008
 CLOSE_INTERNAL = 1011
+CLOSE_TRY_AGAIN = 1013
 
 
 class _End(Exception):
@@ -80,6 +82,7 @@ class Connection:
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._is_leaving = False
         self._created_at: dict[str, float] = {}  # responses without audio yet
+        self._interruptions = InterruptionWatch(metrics.barge_in)
 
     def leave(self, *, at_once: bool) -> None:
         """The server ends: so does the session, now or behind the current response."""
@@ -135,7 +138,7 @@ class Connection:
             frame = await self._websocket.receive()
             if frame["type"] == "websocket.disconnect":
                 raise _End(None, "the client has gone")
-            text = frame.get("text")
+            text, arrived_at = frame.get("text"), time.monotonic()
             async with self._lock:
                 if text is None:
                     message = "Binary frames are not supported: send events as JSON text."
@@ -144,6 +147,7 @@ class Connection:
                     out = await asyncio.to_thread(self._session.receive, text, time.monotonic())
                 else:
                     out = self._session.receive(text, time.monotonic())
+                self._interruptions.appended(self._session.clock_ms, arrived_at)
                 self._deliver(out)
 
     async def _listen(self) -> None:
@@ -151,6 +155,7 @@ class Connection:
         async for event in self._engine.events():
             async with self._lock:
                 self._deliver(self._session.hear(event, time.monotonic()))
+            self._interruptions.hear(event)
             if self._is_leaving and not self._session.is_busy:
                 raise _End(CLOSE_GOING_AWAY, "the server is shutting down")
         raise _End(CLOSE_INTERNAL, "the engine has ended the session")
@@ -168,12 +173,14 @@ class Connection:
     async def _write(self) -> None:
         """Messages to the client."""
         while True:
-            text = await self._outgoing.get()
+            text, is_speech = await self._outgoing.get()
             try:
                 async with asyncio.timeout(self._options.send_timeout_s):
                     await self._websocket.send_text(text)
             except TimeoutError:
                 raise _End(CLOSE_POLICY, "the client is too slow") from None
+            if is_speech:
+                self._interruptions.sent(time.monotonic())
 
     # ---- between the tasks -------------------------------------------------------------------
 

@@ -69,6 +69,8 @@ def install_error_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 401:
             return wrong_key()
+        if error.status_code == 503:
+            return not_ready(str(error.detail))
         message = str(error.detail)
         if error.status_code == 404:
             message = f"Unknown request URL: {request.method} {request.url.path}."

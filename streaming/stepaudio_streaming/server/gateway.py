@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
 from starlette.responses import JSONResponse
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stepaudio.errors import CapacityError, RequestError, StepAudioError
 from stepaudio_streaming.engine_api import Engine
@@ -26,9 +27,11 @@ from stepaudio_streaming.server.auth import (
     Visitor,
     offered_subprotocols,
 )
-from stepaudio_streaming.server.connection import Connection
+from stepaudio_streaming.server.connection import CLOSE_TRY_AGAIN, Connection
 from stepaudio_streaming.server.metrics import Metrics
 from stepaudio_streaming.server.options import ServerOptions
+
+_log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -68,19 +71,26 @@ class Gateway:
 
     async def serve(self, websocket: WebSocket) -> None:
         """Admit a client and run its session; whoever is refused learns why before the upgrade."""
+        try:
+            await self._admit(websocket)
+        except (WebSocketDisconnect, OSError):
+            _log.debug("a client has gone before its session began")
+
+    async def _admit(self, websocket: WebSocket) -> None:
         visitor = self.doorkeeper.admit(websocket.headers)
         if visitor is None:
             return await self._refuse(websocket, errors.wrong_key(), "key")
         if not self.is_ready:
             response = errors.not_ready("The server is starting or ending; try again soon.")
-            return await self._refuse(websocket, response, "not ready")
+            return await self._turn_away(websocket, response, "not ready")
         try:
             config = self._config(websocket, visitor)
             session = RealtimeSession(config, self._session_options())
         except RequestError as error:
             return await self._refuse(websocket, errors.refused(error), "request")
         if len(self._connections) + self._num_opening >= self.options.max_sessions:
-            return await self._refuse(websocket, errors.busy("All sessions are taken."), "full")
+            response = errors.busy("All sessions are taken; try again soon.")
+            return await self._turn_away(websocket, response, "full")
         await self._run(websocket, session)
 
     async def drain(self) -> None:
@@ -104,7 +114,7 @@ class Gateway:
         try:
             engine_session = await self.engine.open_session(session.settings)
         except CapacityError as error:
-            return await self._refuse(websocket, errors.busy(str(error)), "full")
+            return await self._turn_away(websocket, errors.busy(str(error)), "full")
         except StepAudioError as error:
             return await self._refuse(websocket, errors.not_ready(str(error)), "engine")
         finally:
@@ -122,6 +132,16 @@ class Gateway:
                     self._is_empty.set()
         finally:
             await engine_session.close()
+
+    async def _turn_away(self, websocket: WebSocket, response: JSONResponse, reason: str) -> None:
+        """Refuse for now. Pages cannot see why an upgrade was refused: they get a close code."""
+        if "origin" not in websocket.headers:
+            return await self._refuse(websocket, response, reason)
+        self.metrics.refusals.add(label=reason)
+        offered = offered_subprotocols(websocket.headers)
+        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        shown = {"full": "All sessions are taken; try again soon."}
+        await websocket.close(CLOSE_TRY_AGAIN, shown.get(reason, "The server is not ready."))
 
     async def _refuse(self, websocket: WebSocket, response: JSONResponse, reason: str) -> None:
         self.metrics.refusals.add(label=reason)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 LATENCY_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BARGE_IN_BUCKETS_S = (0.0, 0.01, 0.02, 0.032, 0.052, 0.1, 0.25, 0.5, 1.0)
 
 
 class Counter:
@@ -149,6 +150,12 @@ class Metrics:
         self.first_audio = Histogram(
             "stepaudio_first_audio_seconds", "From response.created to the first audio."
         )
+        self.barge_in = Histogram(
+            "stepaudio_barge_in_stop_seconds",
+            "From the arrival of the frame with which an interruption begins to the last audio of"
+            " the old answer that was sent; 0: none was sent any more.",
+            BARGE_IN_BUCKETS_S,
+        )
         self.requests = Counter("stepaudio_http_requests_total", "HTTP responses.", "status")
         self._gauge = Gauge(
             "stepaudio_sessions_active", "Realtime sessions that are open.", active_sessions
@@ -159,6 +166,6 @@ class Metrics:
         """All metrics in the text format."""
         parts: tuple[Counter | Gauge | Histogram, ...] = (
             self._gauge, self.sessions, self.refusals, self.errors, self.responses,
-            self.audio_out, self.first_audio, self.requests, *self._process,
+            self.audio_out, self.first_audio, self.barge_in, self.requests, *self._process,
         )  # fmt: skip
         return "\n".join(line for part in parts for line in part.lines()) + "\n"

@@ -49,15 +49,15 @@ class Outgoing:
         self._waiting = deque(entry for entry in self._waiting if entry[1] not in response_ids)
         self._num_bytes = sum(len(text) for text, _ in self._waiting)
 
-    async def get(self) -> str:
-        """Next message; asking for one says that those before were sent."""
+    async def get(self) -> tuple[str, bool]:
+        """Next message, and whether it is speech; asking says that those before were sent."""
         while not self._waiting:
             self._filled.clear()
             self._emptied.set()
             await self._filled.wait()
-        text, _ = self._waiting.popleft()
+        text, speech = self._waiting.popleft()
         self._num_bytes -= len(text)
-        return text
+        return text, speech is not None
 
     async def drained(self) -> None:
         """Wait until everything was sent."""

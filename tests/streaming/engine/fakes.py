@@ -222,9 +222,16 @@ MANUAL = settings()
 class Clock:
     """Drives a core: every step takes some time, and idle time passes at once."""
 
-    def __init__(self, model: ScriptedModel, *, max_sessions: int = 8, step_s: float = 0.001):
-        self.model = model
-        self.core = EngineCore(model, model, max_sessions=max_sessions)
+    def __init__(
+        self,
+        model: ScriptedModel | None = None,
+        *,
+        core: EngineCore | None = None,
+        max_sessions: int = 8,
+        step_s: float = 0.001,
+    ):
+        self.model = model or ScriptedModel()
+        self.core = core or EngineCore(self.model, self.model, max_sessions=max_sessions)
         self.now = 100.0
         self.step_s = step_s
         self.users: list[User] = []

@@ -1,0 +1,50 @@
+"""How long an answer is still sent when the user begins to speak: measured for operators."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from stepaudio_streaming.events import Event, OutputHeld, SpeechStarted
+from stepaudio_streaming.server.metrics import Histogram
+
+_MAX_ARRIVALS = 512  # of a client's latest pieces of sound; ten seconds of the usual ones
+
+
+class InterruptionWatch:
+    """Watches one connection.
+
+    Args:
+        histogram: takes the seconds of every interruption.
+    """
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._arrivals: deque[tuple[int, float]] = deque(maxlen=_MAX_ARRIVALS)
+        self._clock_ms = 0
+        self._onset: float | None = None  # when the frame arrived that may be an interruption
+        self._last_sent = 0.0
+
+    def appended(self, clock_ms: int, arrived_at: float) -> None:
+        """The client's sound goes on to `clock_ms`."""
+        if clock_ms > self._clock_ms:
+            self._clock_ms = clock_ms
+            self._arrivals.append((clock_ms, arrived_at))
+
+    def hear(self, event: Event) -> None:
+        """An event of the engine was told to the client."""
+        if isinstance(event, OutputHeld):
+            if not event.held:
+                self._onset = None
+            elif self._onset is None:
+                self._onset = self._arrival(event.since_ms)
+        elif isinstance(event, SpeechStarted) and self._onset is not None:
+            self._histogram.observe(max(0.0, self._last_sent - self._onset))
+            self._onset = None
+
+    def sent(self, now: float) -> None:
+        """Speech was sent."""
+        self._last_sent = now
+
+    def _arrival(self, since_ms: int) -> float | None:
+        """When the sound at a time of the session had arrived."""
+        return next((at for clock_ms, at in self._arrivals if clock_ms >= since_ms), None)
