@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from stepaudio.conversation import ToolCall
-from stepaudio.tools import builtin_tools
+from stepaudio.tools import TimerTool, builtin_tools
 from stepaudio_webui.backend import Backend
 
 # Names of the models' own making; the first is what they are without a persona.
@@ -42,9 +42,8 @@ def voice_routes(backend: Backend) -> APIRouter:
         backend: the model behind the page.
     """
     router = APIRouter(prefix="/voice")
-    tools = builtin_tools()
     # The realtime protocol has the function's fields beside its type.
-    schemas = [{"type": "function", **schema["function"]} for schema in tools.schemas]
+    schemas = [{"type": "function", **schema["function"]} for schema in builtin_tools().schemas]
 
     @router.get("/status")
     async def status() -> Mapping[str, Any]:
@@ -55,7 +54,10 @@ def voice_routes(backend: Backend) -> APIRouter:
     @router.post("/tool")
     async def tool(request: ToolRequest) -> Mapping[str, Any]:
         """Do what the model has asked for; failures are results too."""
+        timer = TimerTool()  # which rings in the browser that has set it
+        tools = builtin_tools(timer=timer)
         result = await tools.call(ToolCall(request.name, request.arguments))
-        return {"text": result.text, "failed": result.failed}
+        rings_in_s = timer.running[0].duration_s if timer.running else None
+        return {"text": result.text, "failed": result.failed, "rings_in_s": rings_in_s}
 
     return router

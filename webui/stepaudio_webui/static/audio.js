@@ -21,10 +21,11 @@ const INSECURE =
 /** Something that a person is told in these words. */
 export class PlainError extends Error {}
 
-/** The microphone; `onChunk({pcm, level})` gets PCM16, 40 ms at a time. */
+/** The microphone; `onChunk({pcm, level})` gets PCM16, 40 ms at a time; `onLost()` if it goes. */
 export class Microphone {
-  constructor(onChunk) {
+  constructor(onChunk, onLost) {
     this.onChunk = onChunk;
+    this.onLost = onLost;
     this.context = null;
   }
 
@@ -42,6 +43,7 @@ export class Microphone {
     } catch (error) {
       throw new PlainError(PROBLEMS[error.name] ?? `The microphone does not work: ${error.message}`);
     }
+    this.stream.getAudioTracks()[0].onended = () => this.onLost();
     this.context = new AudioContext({ latencyHint: "interactive" });
     await this.context.audioWorklet.addModule(WORKLETS);
     const node = new AudioWorkletNode(this.context, "stepaudio-capture", { numberOfOutputs: 0 });

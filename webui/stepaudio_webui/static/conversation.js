@@ -20,7 +20,10 @@ export class Conversation extends EventTarget {
     this.turns = new Turns(() => this.changed());
     this.activity = "idle";
     this.player = new Player();
-    this.microphone = new Microphone((chunk) => this.onChunk(chunk));
+    this.microphone = new Microphone(
+      (chunk) => this.onChunk(chunk),
+      () => this.attempt(() => this.onLost()),
+    );
     this.link = new Realtime();
     this.link.addEventListener("event", ({ detail }) => HANDLERS[detail.type]?.(this, detail));
     this.link.addEventListener("closed", ({ detail }) => this.onClosed(detail));
@@ -184,6 +187,12 @@ export class Conversation extends EventTarget {
     if (wasOpen && this.microphone.isOpen) await this.connect();
   }
 
+  /** A timer that a tool has set is up. */
+  ring(text) {
+    this.turns.add({ role: "tool", name: "timer", text: `time is up: ${text}`, state: "done" });
+    this.player.push("timer", bell());
+  }
+
   /** Stop an answer that is being made or heard. */
   interrupt() {
     if (this.response) this.link.send("response.cancel");
@@ -211,6 +220,12 @@ export class Conversation extends EventTarget {
     this.sent += pcm.length;
     this.sentAt = performance.now();
     this.link.append(pcm);
+  }
+
+  /** The microphone was unplugged, or taken away. */
+  async onLost() {
+    await this.stopListening();
+    throw new PlainError("The microphone is gone. Plug it in and press Talk, or type.");
   }
 
   /** Sound of the microphone between two samples of the session. */
@@ -308,6 +323,14 @@ export class Conversation extends EventTarget {
       this.settle();
     }
   }
+}
+
+/** Two tones, PCM16. */
+function bell() {
+  const tone = (hertz, i) => Math.sin((2 * Math.PI * hertz * i) / RATE) * Math.exp(-i / (0.15 * RATE));
+  return Int16Array.from({ length: RATE }, (_, i) =>
+    i < RATE / 2 ? 9000 * tone(880, i) : 9000 * tone(660, i - RATE / 2),
+  );
 }
 
 function serverVad() {

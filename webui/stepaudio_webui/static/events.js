@@ -106,6 +106,7 @@ async function runTool(talk, turn, { call_id, name, arguments: text }) {
   } catch (error) {
     result = { text: `error: the tool did not answer (${error.message})`, failed: true };
   }
+  if (result.rings_in_s) setTimeout(() => talk.ring(result.text), result.rings_in_s * 1000);
   turn.text = result.text;
   turn.state = result.failed ? "failed" : "done";
   talk.changed();

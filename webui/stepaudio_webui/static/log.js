@@ -54,6 +54,7 @@ function put(element, text) {
 
 function said({ role, text, arguments: given, state }) {
   if (role !== "tool") return text || (state === "live" ? "…" : "");
+  if (given === undefined) return text;
   const call = prettyArguments(given);
   return text ? `${call} → ${text}` : `${call} …`;
 }

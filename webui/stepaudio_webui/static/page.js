@@ -14,6 +14,7 @@ class PageHead extends HTMLElement {
         <button type="button" class="theme" aria-label="Light or dark" title="Light or dark">◐</button>
       </header>`;
     this.querySelector(".theme").onclick = turnTheme;
+    showTheme(); // Gradio has shown that of the system before
     modelStatus.addEventListener("change", () => this.show(modelStatus.value));
     if (modelStatus.value) this.show(modelStatus.value);
   }
@@ -31,7 +32,9 @@ function turnTheme() {
   localStorage.setItem("stepaudio-theme", isDark ? "dark" : "light");
 }
 
-const chosen = localStorage.getItem("stepaudio-theme");
-if (chosen) document.body.classList.toggle("dark", chosen === "dark");
+function showTheme() {
+  const chosen = localStorage.getItem("stepaudio-theme");
+  if (chosen) document.body.classList.toggle("dark", chosen === "dark");
+}
 
 customElements.define("stepaudio-head", PageHead);
