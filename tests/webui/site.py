@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from playwright.sync_api import Page
 
+from stepaudio.errors import ConfigError
 from stepaudio_streaming.server.gateway import Gateway
 from stepaudio_streaming.server.options import ServerOptions
 from stepaudio_streaming.server.run import Address, listen
@@ -86,6 +87,9 @@ class ScriptedBackend:
 
     def status(self) -> BackendStatus:
         return BackendStatus(**self.facts)
+
+    def local_model(self) -> Any:
+        raise ConfigError("the model is not on this computer")
 
     @contextmanager
     def showing(self) -> Iterator[Site]:
