@@ -13,7 +13,7 @@ import soundfile
 from playwright.sync_api import BrowserContext, Page
 
 from stepaudio.audio.io import load_audio
-from stepaudio_streaming.events import TruncateItem
+from stepaudio_streaming.events import Respond, TruncateItem
 from stepaudio_webui.realtime_proxy import RealtimeProxy
 from stepaudio_webui.server_backend import ServerBackend
 from tests.streaming.scripted_engine import Line
@@ -86,7 +86,10 @@ def test_a_spoken_turn_gives_a_heard_reply(
         assert answer["loudness"] > 0.01
         assert answer["latencyMs"] > 0
         assert voice.ask("talk.activity") == "listening"
-        screenshot(voice.page, pictures, "voice-chat")
+        if pictures is not None:
+            voice.say("what is three plus four")
+            voice.when("talk.turns.all.length > 3 && talk.activity === 'listening'")
+            screenshot(voice.page, pictures, "voice-chat")
 
 
 def test_speaking_interrupts_the_answer(
@@ -110,6 +113,24 @@ def test_speaking_interrupts_the_answer(
         ]
         # The server's estimate may come first; the page's measurement replaces it.
         assert cut[-1].audio_ms == pytest.approx(heard_ms, abs=60)
+
+
+def test_typing_interrupts_too(page: Page, site: Site, backend: ScriptedBackend) -> None:
+    backend.engine.lines = (LONG, Line())
+    voice = VoicePage(page, site)
+    voice.say("count")
+    voice.when("talk.turns.last('assistant')?.heardMs > 300")
+    voice.say("stop")
+    voice.when("talk.turns.all[3]?.state === 'done' && !talk.player.isBusy")
+    counted, last = voice.turns()[1], voice.turns()[3]
+    assert counted["state"] == "interrupted" and 300 < counted["heardMs"] < 29_000
+    assert last["heardMs"] == pytest.approx(400, abs=30)
+    # The model knows what was heard before it answers.
+    commands = [one for one in backend.engine.sessions if not one.closed][-1].commands
+    cut = [i for i, one in enumerate(commands) if isinstance(one, TruncateItem)]
+    asked = [i for i, one in enumerate(commands) if isinstance(one, Respond)]
+    assert commands[cut[-1]].audio_ms == pytest.approx(counted["heardMs"], abs=1)
+    assert cut[-1] < asked[1]
 
 
 def test_typing_tools_and_downloads(page: Page, site: Site, backend: ScriptedBackend) -> None:

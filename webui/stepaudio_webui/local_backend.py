@@ -87,8 +87,7 @@ class LocalBackend:
 
     def wait_ready(self) -> BackendStatus:
         """See `Backend`."""
-        self.start()
-        self._model.result()
+        self._loaded()
         return self.status()
 
     def transcribe(self, path: Path, options: TranscribeOptions) -> Transcript:
@@ -134,10 +133,16 @@ class LocalBackend:
     @contextmanager
     def local_model(self) -> Iterator[StepAudio]:
         """See `Backend`."""
-        self.start()
-        model = self._model.result()
+        model = self._loaded()
         with self._lock:
             yield model
+
+    def _loaded(self) -> StepAudio:
+        self.start()
+        error = self._model.exception()
+        if error is None or isinstance(error, StepAudioError):
+            return self._model.result()
+        raise StepAudioError(_outcome(self._model)[1]) from error
 
     @cached_property
     def _transcriber(self) -> Transcriber:

@@ -142,7 +142,15 @@ def page_config(site: FastAPI, limits: ServerOptions, address: Address) -> uvico
     config = server_config(site, limits, address)
     # Pages that are open keep connections of Gradio's, which never end by themselves.
     config.timeout_graceful_shutdown = _FAREWELL_S
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_telling)
     return config
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Not that connections were cut because the page ends, with a traceback for each."""
+    kind = record.exc_info[0] if record.exc_info else None
+    is_cut = kind is not None and issubclass(kind, asyncio.CancelledError)
+    return not is_cut and "graceful shutdown exceeded" not in record.getMessage()
 
 
 def _share(port: int) -> str:

@@ -35,6 +35,7 @@ export class Microphone {
 
   /** Throws a PlainError where there is none, or it is refused. */
   async open() {
+    if (this.isOpen) return;
     if (!navigator.mediaDevices) throw new PlainError(INSECURE);
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({

@@ -150,7 +150,7 @@ export class Conversation extends EventTarget {
 
   async say(text) {
     await this.connect();
-    this.interrupt();
+    await this.interrupt();
     this.turns.add({ role: "user", text, state: "done" });
     const content = [{ type: "input_text", text }];
     this.link.send("conversation.item.create", { item: { type: "message", role: "user", content } });
@@ -162,7 +162,7 @@ export class Conversation extends EventTarget {
   async upload(file) {
     const pcm = await decodeFile(file, MAX_UPLOAD_S);
     await this.connect();
-    this.interrupt();
+    await this.interrupt();
     this.isMuted = true;
     const session = { type: "realtime", audio: { input: { turn_detection: null } } };
     this.link.send("session.update", { session });
@@ -193,20 +193,24 @@ export class Conversation extends EventTarget {
     this.player.push("timer", bell());
   }
 
-  /** Stop an answer that is being made or heard. */
+  /** Stop an answer that is being made or heard; done when the server knows how much was heard. */
   interrupt() {
     if (this.response) this.link.send("response.cancel");
-    this.silence();
+    return this.silence();
   }
 
   /** Stop the loudspeaker at once; the server is told how much was heard, see `onFlushed`. */
   silence() {
-    if (!this.player.isBusy) return;
+    if (!this.player.isBusy) return Promise.resolve();
     const turn = this.turns.last("assistant");
     this.interrupted = turn?.item ?? null;
     if (turn) turn.state = "interrupted";
+    const told = new Promise((resolve) => {
+      this.player.addEventListener("flushed", resolve, { once: true });
+    });
     this.player.flush();
     this.changed();
+    return told;
   }
 
   // ---- sound ---------------------------------------------------------------------------------
