@@ -68,17 +68,12 @@ def mix(first: NgramModel, second: NgramModel, weight: float) -> NgramModel:
     unigram = _interpolated(first.unigram, second.unigram, weight)
     pair_keys = np.union1d(first.pair_keys, second.pair_keys)
     left, right = np.divmod(pair_keys, size)
-    pair = _interpolated(
-        *(
-            model.score(Contexts(np.full(len(left), _NO_PAIR), left), right)
-            for model in (first, second)
-        ),
-        weight,
-    )
+    alone = Contexts(np.full(len(left), _NO_PAIR), left)
+    pair = _interpolated(first.score(alone, right), second.score(alone, right), weight)
     whole = np.union1d(_whole_triples(first), _whole_triples(second))
     start, last = np.divmod(whole, size)
     triple = _interpolated(
-        *(_score_triples(model, start, last) for model in (first, second)), weight
+        _score_triples(first, start, last), _score_triples(second, start, last), weight
     )
     owner = np.searchsorted(pair_keys, start)
     mixed = NgramModel(
@@ -128,14 +123,20 @@ def normalised(model: NgramModel) -> NgramModel:
     """The model with the back-off weights that make every distribution sum to one."""
     size = model.vocab_size
     first, second = np.divmod(model.pair_keys, size)
-    told = np.bincount(first, np.exp(model.pair.astype(np.float64)), size)
-    lower = np.bincount(first, np.exp(model.unigram[second].astype(np.float64)), size)
+    told = _summed(first, model.pair, size)
+    lower = _summed(first, model.unigram[second], size)
     model = replace(model, unigram_backoff=_left_over(told, lower))
     owner, last = np.divmod(model.triple_keys, size)
     behind = Contexts(np.full(len(owner), _NO_PAIR), second[owner])
-    told = np.bincount(owner, np.exp(model.triple.astype(np.float64)), len(first))
-    lower = np.bincount(owner, np.exp(model.score(behind, last).astype(np.float64)), len(first))
+    told = _summed(owner, model.triple, len(first))
+    lower = _summed(owner, model.score(behind, last), len(first))
     return replace(model, pair_backoff=_left_over(told, lower))
+
+
+def _summed(owners: Ints, logs: Floats, num_owners: int) -> NDArray[np.float64]:
+    """Sum of the probabilities that belong to each owner."""
+    sums = np.bincount(owners, np.exp(logs.astype(np.float64)), num_owners)
+    return sums.astype(np.float64)
 
 
 def _left_over(told: NDArray[np.float64], lower: NDArray[np.float64]) -> Floats:

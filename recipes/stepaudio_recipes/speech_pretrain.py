@@ -39,6 +39,7 @@ from stepaudio_recipes.trainer import (
     StepResult,
     Trainer,
     Workers,
+    half_precision,
     is_finished,
     read_average,
 )
@@ -210,7 +211,7 @@ def run_tts(run: SpeechRun, stage: SpeechStage) -> list[float]:
 
     def loss_fn(batch: TtsBatch) -> StepResult:
         metrics = {"speech_s": batch.speech_s}
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
+        with half_precision(run.device, enabled=half):
             if guide.weight:
                 loss, attention = guided_tts_loss(model, batch, run.device, guide)
                 metrics |= {"ce": float(loss.detach()), "guide": float(attention.detach())}

@@ -36,7 +36,14 @@ from stepaudio.models.token2wav.speaker import (
 from stepaudio.training.losses import FlowTraining, draw_flow, flow_matching_loss, speaker_loss
 from stepaudio_recipes.codes import CodeStore
 from stepaudio_recipes.flow_data import CodeSource, FlowData, FlowDataConfig, TwinCodes, VoiceBatch
-from stepaudio_recipes.trainer import LoopConfig, StepResult, Trainer, Workers, read_average
+from stepaudio_recipes.trainer import (
+    LoopConfig,
+    StepResult,
+    Trainer,
+    Workers,
+    half_precision,
+    read_average,
+)
 from stepaudio_recipes.voice_features import FeatureCache
 
 _log = logging.getLogger(__name__)
@@ -159,7 +166,7 @@ class Run:
         torch.manual_seed(seed)  # of the dropout: a run that is resumed draws what it would have
         tokens = replaced_tokens(batch, config.token_noise, config.flow.vocab_size, generator)
         half = config.bfloat16 or self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with half_precision(self.device, enabled=half):
             embedding = model.speaker(batch.voices, batch.voice_lens)
             flow_batch = replace(batch.flow_batch(embedding), tokens=tokens)
             draw = draw_flow(flow_batch, config.training, generator)

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from stepaudio.errors import CheckpointError
@@ -190,6 +192,20 @@ class Workers:
         """Let every process come to this point."""
         if self.count > 1:
             dist.barrier()
+
+
+@contextmanager
+def half_precision(device: torch.device, *, enabled: bool) -> Iterator[None]:
+    """Compute in bfloat16 where PyTorch thinks it safe.
+
+    On a CPU attention is then taken apart: PyTorch's own kernel is slow in backward for the short
+    sequences that recipes have.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=enabled))
+        if enabled and device.type == "cpu":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
 
 
 class Trainer(Generic[BatchT]):

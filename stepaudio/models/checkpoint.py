@@ -113,7 +113,7 @@ def read_tensors_of(folder: Path, prefix: str) -> dict[str, Tensor]:
         CheckpointError: files are missing or damaged, or the model has no such part.
     """
     stored = _stored_tensors(folder)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for path in sorted({path for path, _ in stored.values()}):
         with _open_shard(path) as shard:
             names = [name for name in shard.keys() if name.startswith(prefix)]

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stepaudio.audio.mel import HOP_LENGTH, log_mel
+from stepaudio.audio.frames import HOP_LENGTH
+from stepaudio.audio.mel import log_mel
 from stepaudio.errors import ConfigError
 from stepaudio.models.config import AudioEncoderConfig
 from stepaudio.models.encoder import AudioEncoder, length_mask
