@@ -102,7 +102,7 @@ def transcribe(target: Target, pcm: bytes) -> str:
         data=body,
         headers={"content-type": f"multipart/form-data; boundary={edge}"},
     )
-    with urllib.request.urlopen(request, timeout=120) as response:
+    with urllib.request.urlopen(request, timeout=600) as response:
         return str(json.loads(response.read())["text"])
 
 
@@ -208,19 +208,24 @@ def start_server(sessions: int, log: Path) -> tuple[subprocess.Popen[bytes], Tar
     raise SystemExit(f"the server did not start; see {log}")
 
 
-async def free_slots(target: Target, recordings: Any, sessions: int, findings: Findings) -> None:
+async def free_slots(
+    target: Target, recordings: Any, args: argparse.Namespace, findings: Findings
+) -> None:
     """All slots are free again: the gauge says so, and as many sessions get an answer each."""
-    for _ in range(50):
+    left = 1.0
+    for _ in range(int(args.patience)):
         left = active_sessions(target.read("/metrics").decode())
         if not left:
             break
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.0)
     findings.expect("slots free behind the end", not left, f"{left:g} sessions are open")
-    speaker = SpeakerOptions(turns=1, answer_timeout_s=120)
-    options = BenchOptions(sessions=sessions, speaker=speaker)
+    speaker = SpeakerOptions(turns=1, answer_timeout_s=args.patience, silence_s=args.silence)
+    options = BenchOptions(sessions=args.sessions, speaker=speaker)
     report = await measure(target, recordings, options, Meter(lambda: None))
     findings.expect(
-        "answers from all slots at once", len(report.answered) == sessions, str(report.counts())
+        "answers from all slots at once",
+        len(report.answered) == args.sessions,
+        str(report.counts()),
     )
 
 
@@ -237,14 +242,15 @@ def write_report(report: Report, findings: Findings, args: argparse.Namespace, l
     checks = "\n".join(f"| {what} | {number} |" for what, number in findings.checks.items())
     wrong = "\n".join(f"* {line}" for line in findings.wrong) or "Nothing was wrong."
     tracebacks = log.count("Traceback")
+    command = " ".join(["python benchmarks/realtime_soak.py", *sys.argv[1:]])
     text = f"""# Soak of the realtime server
 
-`python benchmarks/realtime_soak.py --minutes {args.minutes:g} --sessions {args.sessions}`, commit
-{commit}, Python {platform.python_version()}, {os.cpu_count()} cores of a shared machine (load
-averages at the end: {load}), nano, one thread of the model. {args.sessions} speakers and as many
-slots; {100 * args.barge_in:.0f} % of the answers are interrupted, in {100 * args.kill:.0f} % of
-the turns the client dies. Other programs took most of both cores, so the latencies below say
-nothing about the server; the run is about leaks, stuck slots and mixed-up sessions.
+`{command}`, commit {commit}, Python {platform.python_version()}, {os.cpu_count()} cores, load
+averages at the end {load}, nano, one thread of the model. {args.sessions} speakers and as many
+slots; {100 * args.barge_in:.0f} % of the answers are interrupted, in {100 * args.kill:.0f} % of the
+turns the client dies. Where the load is above the number of cores, other programs took most of
+them, and the latencies below say nothing about the server: the run is about leaks, stuck slots and
+mixed-up sessions.
 
 | | |
 |---|---|
@@ -296,6 +302,10 @@ def main() -> int:
     parser.add_argument("--barge-in", type=float, default=0.3)
     parser.add_argument("--kill", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--patience", type=float, default=120, help="seconds for an answer")
+    parser.add_argument(
+        "--silence", type=float, help="seconds of silence sent behind a question; default: all"
+    )
     parser.add_argument("--out", type=Path, required=True, help="Markdown; the picture lies beside")
     args = parser.parse_args()
     recordings: tuple[Recording, ...] = tuple(
@@ -315,17 +325,17 @@ def main() -> int:
         session = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
         speaker = SpeakerOptions(
             turns=None, barge_in=args.barge_in, kill=args.kill, session=session, keeps_sound=True,
-            answer_timeout_s=120,
+            answer_timeout_s=args.patience, silence_s=args.silence,
         )  # fmt: skip
         options = BenchOptions(
             sessions=args.sessions, duration_s=60 * args.minutes, seed=args.seed, speaker=speaker
         )
         meter = SoakMeter(target, findings)
         report = asyncio.run(measure(target, recordings, options, meter, make_speaker=SoakSpeaker))
-        asyncio.run(free_slots(target, recordings, args.sessions, findings))
+        asyncio.run(free_slots(target, recordings, args, findings))
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(300)
     write_report(report, findings, args, log.read_text(encoding="utf-8", errors="replace"))
     _, _, percent = growth(findings.memory)
     return int(bool(findings.wrong) or percent >= 2)

@@ -35,11 +35,19 @@ class Microphone:
     Args:
         send: sends a message.
         lags: takes how late every frame was sent, in seconds.
+        silence_s: silence behind an utterance that is sent; None: all of it, as microphones do.
     """
 
-    def __init__(self, send: Callable[[str], Awaitable[None]], lags: list[float]) -> None:
+    def __init__(
+        self,
+        send: Callable[[str], Awaitable[None]],
+        lags: list[float],
+        *,
+        silence_s: float | None = None,
+    ) -> None:
         self._send = send
         self._lags = lags
+        self._silence_s = silence_s
         self._waiting: list[Utterance] = []
 
     def say(self, recording: Recording) -> Utterance:
@@ -50,7 +58,7 @@ class Microphone:
 
     async def run(self) -> None:
         """Send until this is cancelled."""
-        due, position = time.monotonic(), 0
+        due, position, silence_s = time.monotonic(), 0, 0.0
         while True:
             delay = due - time.monotonic()
             if delay > 0:
@@ -58,8 +66,11 @@ class Microphone:
             self._lags.append(max(0.0, time.monotonic() - due))
             due += FRAME_MS / 1000
             if not self._waiting:
-                await self._send(silence_event())
+                silence_s += FRAME_MS / 1000
+                if self._silence_s is None or silence_s <= self._silence_s:
+                    await self._send(silence_event())
                 continue
+            silence_s = 0.0
             utterance = self._waiting[0]
             recording = utterance.recording
             now = time.monotonic()

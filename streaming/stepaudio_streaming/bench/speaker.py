@@ -37,6 +37,7 @@ class SpeakerOptions:
         pause_s: between hearing an answer and the next question, at most.
         session: further fields of the session.
         keeps_sound: turns keep what was heard.
+        silence_s: silence behind a question that is sent; None: all of it.
     """
 
     turns: int | None = 5
@@ -46,6 +47,7 @@ class SpeakerOptions:
     pause_s: float = 0.6
     session: Mapping[str, Any] = field(default_factory=dict)
     keeps_sound: bool = False
+    silence_s: float | None = None
 
 
 @dataclass
@@ -171,6 +173,9 @@ class Speaker:
                     url,
                     additional_headers=self._target.headers,
                     max_size=None,
+                    open_timeout=self._options.answer_timeout_s,
+                    # A busy server answers late, which is what is measured here.
+                    ping_interval=None,
                     ssl=self._target.tls,
                     proxy=None,
                     compression=None,
@@ -187,7 +192,9 @@ class Speaker:
     async def _converse(self, connection: ClientConnection, until: float) -> None:
         """Turns of one connection, until it is over or the client dies."""
         listener = Listener(self._tally.counts, keeps_sound=self._options.keeps_sound)
-        microphone = Microphone(connection.send, self._tally.lags)
+        microphone = Microphone(
+            connection.send, self._tally.lags, silence_s=self._options.silence_s
+        )
         hearing = asyncio.create_task(_hear(connection, listener))
         call = Call(connection, microphone, listener, hearing, self._options.answer_timeout_s)
         tasks = [hearing]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,11 @@ class RealtimeServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Uvicorn takes every refusal before the upgrade for an application that forgot to answer."""
+    return not record.getMessage().startswith("ASGI callable returned without completing handshake")
+
+
 def build_server(app: FastAPI, options: ServerOptions, address: Address) -> RealtimeServer:
     """Build a server for an application of `build_app`.
 
@@ -83,6 +89,7 @@ def build_server(app: FastAPI, options: ServerOptions, address: Address) -> Real
 
 def server_config(app: FastAPI, options: ServerOptions, address: Address) -> uvicorn.Config:
     """Settings of uvicorn for an application with realtime sessions."""
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     return uvicorn.Config(
         app,
         ws="websockets-sansio",
