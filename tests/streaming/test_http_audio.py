@@ -534,6 +534,16 @@ def test_nano_writes_down_a_recording(examples: Path) -> None:
                 done = list(stream)[-1]
             assert whole.text == expected and expected
             assert done.type == "transcript.text.done" and done.text
+            with recording.open("rb") as file:
+                hinted = client.audio.transcriptions.create(
+                    file=file, model="nano", extra_body={"keywords": ["Fourier"]}
+                )
+            assert hinted.text == transcriber.transcribe(recording, hotwords=["Fourier"]).text
+            with recording.open("rb") as file, pytest.raises(openai.BadRequestError) as caught:
+                client.audio.transcriptions.create(
+                    file=file, model="nano", extra_body={"keywords": ["!?"]}
+                )
+            assert caught.value.param == "keywords"
             with pytest.raises(openai.BadRequestError):
                 client.audio.translations.create(file=("a.wav", wav()), model="nano")
             with pytest.raises(openai.BadRequestError):

@@ -11,7 +11,7 @@ from functools import cached_property
 from stepaudio.audio.io import iter_audio_blocks, probe_duration_s
 from stepaudio.audio.segmentation import iter_speech_windows
 from stepaudio.audio.vad import silero_detector
-from stepaudio.errors import AudioLoadError, CapacityError, RequestError
+from stepaudio.errors import AudioLoadError, CapacityError, ConfigError, RequestError
 from stepaudio.tasks.asr import Transcriber
 from stepaudio.tasks.transcript import Segment
 from stepaudio_streaming.http_api.services import Recognition, RecognitionRequest
@@ -20,7 +20,8 @@ from stepaudio_streaming.http_api.services import Recognition, RecognitionReques
 class LibraryRecognizer:
     """Writes down recordings with a `Transcriber`.
 
-    The model gets no prompt, keywords or temperature: those are hints, which it does without.
+    Keywords are hotwords of whole recordings, streams do without. The model gets no prompt or
+    temperature: those are hints too, which it does without.
 
     Args:
         load: gives the transcriber, with an aligner if it is to tell the times of words; called
@@ -82,7 +83,14 @@ class LibraryRecognizer:
         return Recognition(_given(found), duration_s, self._language)
 
     def _whole(self, request: RecognitionRequest) -> Iterator[Segment]:
-        yield from self._transcriber.transcribe(request.audio, name=request.name).segments
+        transcriber, keywords = self._transcriber, request.keywords or None
+        try:
+            transcript = transcriber.transcribe(request.audio, name=request.name, hotwords=keywords)
+        except ConfigError as error:
+            if keywords is None:
+                raise
+            raise RequestError(str(error), code="invalid_value", param="keywords") from error
+        yield from transcript.segments
 
     def _streamed(self, request: RecognitionRequest) -> Iterator[Segment]:
         blocks = iter_audio_blocks(request.audio, name=request.name)
