@@ -116,7 +116,7 @@ def _palette() -> list[tuple[int, int, int]]:
 def _png(
     picture: NDArray[np.uint8], palette: list[tuple[int, int, int]], clear: int | None = None
 ) -> bytes:
-    image = Image.fromarray(np.ascontiguousarray(picture), mode="P")
+    image = Image.fromarray(np.ascontiguousarray(picture))
     image.putpalette([value for colour in palette for value in colour])
     data = io.BytesIO()
     options = {} if clear is None else {"transparency": clear}

@@ -16,7 +16,9 @@ from stepaudio_webui.backend import Backend, TranscribeOptions
 from stepaudio_webui.notices import named
 
 if TYPE_CHECKING:
+    from stepaudio.models.mtp import MultiTokenPredictor
     from stepaudio.tasks.asr import Transcriber
+    from stepaudio.tasks.recognizer import Decoding
     from stepaudio.tasks.step_audio import StepAudio
     from stepaudio.tasks.transcript import Transcript
 
@@ -207,12 +209,19 @@ def _transcribers(model: StepAudio) -> dict[str, Transcriber]:
     from stepaudio.models.mtp_file import find_predictor, load_predictor
     from stepaudio.tasks.asr import Transcriber
 
-    made = {"Greedy": Transcriber(model.model, model.tokenizer, decoding="greedy")}
-    blocks = None if model.folder is None else find_predictor(model.folder)
-    if blocks is not None:
-        made["Multi-token"] = Transcriber(
-            model.model, model.tokenizer, decoding="mtp", blocks=load_predictor(blocks, model.model)
+    def build(decoding: Decoding, blocks: MultiTokenPredictor | None = None) -> Transcriber:
+        return Transcriber(
+            model.model,
+            model.tokenizer,
+            decoding=decoding,
+            blocks=blocks,
+            precision=model.precision,
         )
+
+    made = {"Greedy": build("greedy")}
+    file = None if model.folder is None else find_predictor(model.folder)
+    if file is not None:
+        made["Multi-token"] = build("mtp", load_predictor(file, model.model))
     for transcriber in made.values():
         transcriber.transcribe_pieces([torch.zeros(SAMPLE_RATE)])  # the first run is slower
     return made

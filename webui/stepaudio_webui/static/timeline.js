@@ -3,6 +3,7 @@
 // element itself.
 
 let frame = 0;
+let index = { root: null, rows: [], marked: [] };
 
 const audioOf = () => element.querySelector("audio");
 const wordsOf = () => [...element.querySelectorAll(".tl-word")];
@@ -13,12 +14,43 @@ function playFrom(seconds) {
   audio.play().catch(() => {}); // the browser wants a click first: the position is set anyway
 }
 
-function mark(selector, seconds) {
-  for (const word of element.querySelectorAll(selector)) {
-    const isNow = seconds >= Number(word.dataset.start) && seconds < Number(word.dataset.end);
-    if (isNow) word.setAttribute("aria-current", "true");
-    else word.removeAttribute("aria-current");
+/** Words of the text and of the strip with their times, read once for each transcript. */
+function known() {
+  const root = element.querySelector(".tl");
+  if (root !== index.root) {
+    const rows = [".tl-word", ".tl-label"].map((selector) =>
+      [...root.querySelectorAll(selector)].map((node) => ({
+        node,
+        start: Number(node.dataset.start),
+        end: Number(node.dataset.end),
+      })),
+    );
+    index = { root, rows, marked: [] };
   }
+  return index;
+}
+
+function wordAt(row, seconds) {
+  let low = 0;
+  let high = row.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (row[middle].start <= seconds) low = middle + 1;
+    else high = middle;
+  }
+  const found = row[low - 1];
+  return found && seconds < found.end ? found.node : null;
+}
+
+function mark(seconds) {
+  const { rows, marked } = known();
+  rows.forEach((row, i) => {
+    const node = wordAt(row, seconds);
+    if (node === (marked[i] ?? null)) return;
+    marked[i]?.removeAttribute("aria-current");
+    node?.setAttribute("aria-current", "true");
+    marked[i] = node;
+  });
 }
 
 function show() {
@@ -31,8 +63,7 @@ function show() {
   const margin = Math.min(80, strip.clientWidth / 4);
   const isOutside = at < strip.scrollLeft || at > strip.scrollLeft + strip.clientWidth - margin;
   if (!audio.paused && isOutside) strip.scrollLeft = at - margin;
-  mark(".tl-word", audio.currentTime);
-  mark(".tl-label", audio.currentTime);
+  mark(audio.currentTime);
 }
 
 function follow() {
