@@ -15,7 +15,8 @@ D width, L keys, V vocabulary.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -27,9 +28,9 @@ from stepaudio.models.config import TextConfig
 from stepaudio.models.int8 import Int8Linear, Int8NormedLinear, check_int8, is_worthwhile
 from stepaudio.models.kv_cache import SlotStep, store
 from stepaudio.models.layers import apply_rotary, rotary_tables
-from stepaudio.models.masks import Window
+from stepaudio.models.masks import AttentionPlan, Window
 from stepaudio.models.packed import FloatLinear, FusedNorm, NormedLinear, pack_linear
-from stepaudio.models.passes import LayerPass, WindowPass
+from stepaudio.models.passes import LayerPass, SlotRows, WindowPass, WindowRows
 
 Precision = Literal["float", "int8"]
 
@@ -164,9 +165,19 @@ def _compiled(module: nn.Module, device: torch.device) -> Any:
         return torch.jit.script(module)
 
 
-def packed(weight: Tensor, precision: Precision) -> Any:
+def _call(module: Any, *args: Any) -> Tensor:
+    """Result of a module that may be compiled; it is not specialised to shapes, which vary."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        out: Tensor = module(*args)
+        return out
+    with torch.jit.optimized_execution(False):
+        out = module(*args)
+    return out
+
+
+def packed(weight: Tensor, precision: Precision) -> Callable[[Tensor], Tensor]:
     """A linear layer [R, D] to [R, N] of weight [N, D], as a function."""
-    return _compiled(pack(weight, None, precision), weight.device)
+    return partial(_call, _compiled(pack(weight, None, precision), weight.device))
 
 
 class FusedLayers:
@@ -204,18 +215,31 @@ class FusedLayers:
 
     def __call__(self, embeds: Tensor, step: SlotStep) -> Tensor:
         """Run all layers over [B, T, D]; returns [R, D]."""
-        shared = self.begin(step, *embeds.shape[:2])
-        if self._stack is None:
-            self._stack = _compiled(_FusedStack(self._layers, self._window_of), embeds.device)
-        with torch.jit.optimized_execution(False):
-            x: Tensor = self._stack(embeds.flatten(0, 1), step.buffers, shared)
+        x = self.run(embeds, step.buffers, self.begin(step, *embeds.shape[:2]))
         step.advance()
         return x
 
+    def run(self, embeds: Tensor, buffers: list[Tensor], shared: LayerPass) -> Tensor:
+        """Run all layers in a pass that was prepared; `buffers` are those of a cache."""
+        if self._stack is None:
+            self._stack = _compiled(_FusedStack(self._layers, self._window_of), embeds.device)
+        return _call(self._stack, embeds.flatten(0, 1), buffers, shared)
+
     def begin(self, step: SlotStep, batch: int, num_new: int) -> LayerPass:
         """Prepare what the layers share in a pass over [B, T] new tokens."""
+        return self.prepare(step.plan, step.rows, step.places, batch, num_new)
+
+    def prepare(
+        self,
+        plan: AttentionPlan,
+        rows: SlotRows,
+        places: Mapping[Window, WindowRows],
+        batch: int,
+        num_new: int,
+    ) -> LayerPass:
+        """The same of a pass that no `SlotStep` describes."""
         config = self._config
-        tables = rotary_tables(step.plan.positions, config.head_width, config.rope_theta)
+        tables = rotary_tables(plan.positions, config.head_width, config.rope_theta)
         cos, sin = (table.to(self._eye.dtype) for table in tables)
         rotation = None
         if num_new <= _FEW_TOKENS:
@@ -223,10 +247,10 @@ class FusedLayers:
             rotation = rotation.flatten(0, 1)
         windows = []
         for window in self._windows:
-            mask = step.plan.masks[window]
+            mask = plan.masks[window]
             bias = self._bias(mask) if rotation is not None else None
-            windows.append(WindowPass(step.places[window], mask, bias))
-        return LayerPass(batch, num_new, step.rows, cos, sin, rotation, windows)
+            windows.append(WindowPass(places[window], mask, bias))
+        return LayerPass(batch, num_new, rows, cos, sin, rotation, windows)
 
     def apply(self, index: int, x: Tensor, shared: LayerPass, step: SlotStep) -> Tensor:
         """Run one layer over the tokens [R, D] of a pass; all must run, in their order."""
@@ -234,8 +258,7 @@ class FusedLayers:
             made = {layer: _compiled(layer, x.device) for layer in self._layers}
             self._singles = [made[layer] for layer in self._layers]
         window = shared.windows[self._window_of[index]]
-        with torch.jit.optimized_execution(False):
-            x = self._singles[index](x, step.buffers[index], shared, window)
+        x = _call(self._singles[index], x, step.buffers[index], shared, window)
         if index == len(step.buffers) - 1:
             step.advance()
         return x
@@ -295,8 +318,27 @@ class FusedDecoder:
         if num_new > 1:
             rows = torch.arange(batch, device=x.device)
             x = x.view(batch, num_new, -1)[rows, 0 if last is None else last]
-        logits: Tensor = self._head(self.normed(x))
-        return logits
+        return self._head(self.normed(x))
+
+    def step_in_place(
+        self,
+        embeds: Tensor,
+        buffers: list[Tensor],
+        plan: AttentionPlan,
+        rows: SlotRows,
+        places: Mapping[Window, WindowRows],
+    ) -> Tensor:
+        """Logits [B, V] behind one token of every row, in a pass that is described on the device.
+
+        Args:
+            embeds: [B, 1, D] embeddings of the new tokens.
+            buffers: those of a cache; they are changed.
+            plan: positions and masks.
+            rows: slots of the rows.
+            places: for every window where the pass writes and reads.
+        """
+        shared = self._layers.prepare(plan, rows, places, len(embeds), 1)
+        return self._head(self.normed(self._layers.run(embeds, buffers, shared)))
 
     def hidden(self, embeds: Tensor, step: SlotStep) -> Tensor:
         """Hidden states [B, T, D] behind the final norm; arguments as in a call."""
@@ -305,5 +347,4 @@ class FusedDecoder:
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D]."""
-        logits: Tensor = self._head(hidden.flatten(0, -2))
-        return logits.unflatten(0, hidden.shape[:-1])
+        return self._head(hidden.flatten(0, -2)).unflatten(0, hidden.shape[:-1])
