@@ -1,17 +1,14 @@
 """Unchanged clients of others, each as a program of its own, against the server.
 
-They run where they are installed: in the interpreter of the tests, or in the one that
-STEPAUDIO_CLIENTS_PYTHON names; the Node clients where STEPAUDIO_CLIENTS_NODE names a folder with
-their node_modules.
+`.ci/clients` installs them into .clients. STEPAUDIO_CLIENTS_PYTHON and STEPAUDIO_CLIENTS_NODE name
+another interpreter, and another folder with node_modules; what they name must be there.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,9 @@ from tests.streaming.scripted_engine import Line, ScriptedEngine
 from tests.streaming.serving import serving
 
 CLIENTS = Path(__file__).parent / "clients"
-PYTHON = os.environ.get("STEPAUDIO_CLIENTS_PYTHON", sys.executable)
+INSTALLED = Path(__file__).parents[2] / ".clients"
+PYTHON = os.environ.get("STEPAUDIO_CLIENTS_PYTHON", str(INSTALLED / "python/bin/python"))
+NODE = Path(os.environ.get("STEPAUDIO_CLIENTS_NODE", str(INSTALLED / "node")))
 KEY = "sk-test"
 # An answer, a function call and the answer to its result, an answer that is interrupted.
 SCRIPT = (
@@ -33,37 +32,42 @@ SCRIPT = (
 )
 
 
-def run_client(program: str, module: str) -> dict[str, Any]:
-    probe = [
-        PYTHON,
-        "-c",
-        f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)",
-    ]
-    if subprocess.run(probe, check=False, capture_output=True).returncode:
-        pytest.skip(f"needs the package {module}")
-    with serving(ScriptedEngine(SCRIPT), api_keys=(KEY,)) as server:
-        command = [PYTHON, str(CLIENTS / program), server.ws, KEY]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+def is_installed(path: Path, variable: str) -> bool:
+    """What a variable names must be there; otherwise it may be missing."""
+    return path.exists() or variable in os.environ
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
+
+
+def run_client(program: str) -> dict[str, Any]:
+    if not is_installed(Path(PYTHON), "STEPAUDIO_CLIENTS_PYTHON"):
+        pytest.skip("needs what .ci/clients installs")
+    with serving(ScriptedEngine(SCRIPT), api_keys=(KEY,)) as server:
+        command = [PYTHON, str(CLIENTS / program), server.ws, KEY]
+        return last_line(
+            subprocess.run(command, check=False, capture_output=True, text=True, timeout=180)
+        )
 
 
 def run_node(program: str, address: str, certificate: tuple[Path, Path]) -> dict[str, Any]:
     """Run a Node client over TLS; `address` has the port in place of PORT."""
-    modules = os.environ.get("STEPAUDIO_CLIENTS_NODE", "")
-    if not (modules and shutil.which("node")):
-        pytest.skip("needs node and the folder that STEPAUDIO_CLIENTS_NODE names")
+    if not is_installed(NODE, "STEPAUDIO_CLIENTS_NODE"):
+        pytest.skip("needs what .ci/clients installs")
+    own = NODE / "bin" / "node"
+    node = str(own) if own.exists() else "node"
     with serving(ScriptedEngine(SCRIPT), api_keys=(KEY,), certificate=certificate) as server:
         url = address.replace("PORT", str(server.port))
-        command = ["node", str(CLIENTS / program), url, KEY, str(Path(modules, "node_modules"))]
+        command = [node, str(CLIENTS / program), url, KEY, str(NODE / "node_modules")]
         environment = {**os.environ, "NODE_EXTRA_CA_CERTS": str(certificate[0])}
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=120, env=environment
+        return last_line(
+            subprocess.run(
+                command, check=False, capture_output=True, text=True, timeout=180, env=environment
+            )
         )
-    assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
 
 
 def test_npm_openai_over_tls(certificate: tuple[Path, Path]) -> None:
@@ -86,7 +90,7 @@ def test_npm_agents_realtime_over_tls(certificate: tuple[Path, Path]) -> None:
 
 
 def test_openai_agents() -> None:
-    seen = run_client("agents_client.py", "agents")
+    seen = run_client("agents_client.py")
     assert seen["errors"] == []
     assert seen["tools"] == ["rain in Ulm"]
     assert seen["audio_bytes"] >= 2 * 24 * 1000 and seen["interrupted"]
@@ -97,7 +101,7 @@ def test_openai_agents() -> None:
 
 
 def test_livekit() -> None:
-    seen = run_client("livekit_client.py", "livekit.plugins.openai")
+    seen = run_client("livekit_client.py")
     assert seen["errors"] == []
     assert seen["texts"][:2] == ["Hello there.", "Rain in Ulm."]
     assert seen["calls"] == ["rain in Ulm"] and seen["interrupted"]
@@ -106,7 +110,7 @@ def test_livekit() -> None:
 
 
 def test_pipecat() -> None:
-    seen = run_client("pipecat_client.py", "pipecat")
+    seen = run_client("pipecat_client.py")
     assert seen["errors"] == []
     assert seen["tools"] == ["Ulm"] and seen["interrupted"]
     assert "Hello there." in seen["text"] and "Rain in Ulm." in seen["text"]

@@ -30,7 +30,7 @@ let isLast = false;
 const texts = () =>
   session.history.map((item) => (item.content ?? []).map((part) => part.transcript ?? part.text ?? null));
 const finished = new Promise((resolve, reject) => {
-  setTimeout(() => reject(new Error(`timeout ${JSON.stringify(seen)}`)), 60000).unref();
+  setTimeout(() => reject(new Error(`timeout ${JSON.stringify(seen)}`)), 150000).unref();
   session.on('error', (error) => seen.errors.push(JSON.stringify(error.error ?? error)));
   session.on('audio', (event) => {
     seen.audioBytes += event.data.byteLength;

@@ -57,5 +57,5 @@ async def main(url: str, key: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    result = asyncio.run(asyncio.wait_for(main(sys.argv[1], sys.argv[2]), 60))
+    result = asyncio.run(asyncio.wait_for(main(sys.argv[1], sys.argv[2]), 150))
     print(json.dumps(result))

@@ -15,7 +15,7 @@ seen.models = (await client.models.list()).data.slice(0, 1).map((model) => model
 
 const rt = new OpenAIRealtimeWS({ model: 'gpt-realtime' }, client);
 const finished = new Promise((resolve, reject) => {
-  setTimeout(() => reject(new Error('timeout')), 60000).unref();
+  setTimeout(() => reject(new Error('timeout')), 150000).unref();
   rt.on('error', (error) => seen.errors.push(String(error.message)));
   rt.on('event', (event) => seen.events.push(event.type));
   rt.on('session.created', () => {
