@@ -170,7 +170,7 @@ def _call(module: Any, *args: Any) -> Tensor:
     if not isinstance(module, torch.jit.ScriptModule):
         out: Tensor = module(*args)
         return out
-    with torch.jit.optimized_execution(False):
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         out = module(*args)
     return out
 
