@@ -80,6 +80,7 @@ def test_nano_is_heard_and_judged(
         tab.make_takes()
         page.click("#prefer-b")
         assert "B is better. 1 decision" in tab.wait_for("takes-status", "Saved")
+        page.locator("#takes-status").scroll_into_view_if_needed()
         screenshot(page, pictures, "speak")
     (pair,) = load_preference_pairs(home, with_codes=True)
     assert pair.prompt.text == TEXT

@@ -89,6 +89,7 @@ def test_a_real_recording_has_words_to_click(
     )
     assert said[5].start < tab.audio("audio.currentTime") <= tab.audio("audio.duration")
     assert abs(tab.audio("audio.duration") - transcript.duration_s) < 0.05
+    page.locator("#transcribe-json").scroll_into_view_if_needed()
     screenshot(page, pictures, "transcribe")
 
     name, data = tab.download("transcribe-srt")
@@ -146,6 +147,7 @@ def test_many_recordings_and_a_bad_one(
     assert "not audio" in rows[1][2] and "/" not in rows[1][2]
     assert "lasts 31 minutes; this works up to 30" in rows[2][2]
     assert [options.keywords for _, options in tones.asked] == [("Anna", "Zürich")] * 2
+    page.locator("#batch-zip").scroll_into_view_if_needed()
     screenshot(page, pictures, "transcribe_many")
     name, data = tab.download("batch-zip")
     assert name == "transcripts.zip"
