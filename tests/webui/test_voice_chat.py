@@ -22,7 +22,8 @@ from tests.webui.conftest import BrowserFactory
 from tests.webui.site import ScriptedBackend, Site, VoicePage, screenshot, showing
 
 RATE = 48_000  # of Chromium's pretended microphone
-LONG = Line(words=("one", " two", " three", " four", " five") * 6, word_ms=1000)
+# Four minutes, so that even a busy machine interrupts it; it is not made all at once.
+LONG = Line(words=("one", " two", " three") * 80, word_ms=1000, pace_s=0.3)
 
 
 def recording(path: Path, samples: np.ndarray, *, before_s: float = 0.6) -> Path:
@@ -102,7 +103,7 @@ def test_speaking_interrupts_the_answer(
         voice.press("Talk")
         voice.when("talk.turns.all[1].state === 'interrupted' && talk.interrupted === null")
         heard_ms = voice.ask("talk.turns.all[1].heardMs")
-        assert 0 < heard_ms < 29_000
+        assert 0 < heard_ms < 230_000
         voice.when("talk.turns.all[3]?.role === 'assistant'")
         # Nothing of the old answer is played any more, and the model knows what was heard of it.
         assert voice.ask("talk.turns.all[1].heardMs") == heard_ms
@@ -123,7 +124,7 @@ def test_typing_interrupts_too(page: Page, site: Site, backend: ScriptedBackend)
     voice.say("stop")
     voice.when("talk.turns.all[3]?.state === 'done' && !talk.player.isBusy")
     counted, last = voice.turns()[1], voice.turns()[3]
-    assert counted["state"] == "interrupted" and 300 < counted["heardMs"] < 29_000
+    assert counted["state"] == "interrupted" and 300 < counted["heardMs"] < 230_000
     assert last["heardMs"] == pytest.approx(400, abs=30)
     # The model knows what was heard before it answers.
     commands = [one for one in backend.engine.sessions if not one.closed][-1].commands

@@ -188,9 +188,11 @@ export class Conversation extends EventTarget {
   }
 
   /** A timer that a tool has set is up. */
-  ring(text) {
+  async ring(text) {
     this.turns.add({ role: "tool", name: "timer", text: `time is up: ${text}`, state: "done" });
-    this.player.push("timer", bell());
+    this.bell ??= new Player();
+    await this.bell.start();
+    this.bell.push("timer", bell());
   }
 
   /** Stop an answer that is being made or heard; done when the server knows how much was heard. */
@@ -201,10 +203,11 @@ export class Conversation extends EventTarget {
 
   /** Stop the loudspeaker at once; the server is told how much was heard, see `onFlushed`. */
   silence() {
-    if (!this.player.isBusy) return Promise.resolve();
     const turn = this.turns.last("assistant");
-    this.interrupted = turn?.item ?? null;
-    if (turn) turn.state = "interrupted";
+    // An answer that goes on may have nothing to play for a moment.
+    if (!turn || !(this.player.isBusy || turn.state === "live")) return Promise.resolve();
+    this.interrupted = turn.item;
+    turn.state = "interrupted";
     const told = new Promise((resolve) => {
       this.player.addEventListener("flushed", resolve, { once: true });
     });
