@@ -16,9 +16,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import soundfile
 
+from stepaudio.errors import AudioLoadError
 from stepaudio_streaming.engine_api import EngineSession
 from stepaudio_streaming.events import Configure
+from stepaudio_streaming.http_api.limits import limited_duration_s
 from tests.streaming.fuzz import MessageFuzzer
 from tests.streaming.scripted_engine import Line, ScriptedEngine
 from tests.streaming.serving import Running, receive, receive_until, send, serving
@@ -286,3 +289,35 @@ def test_uploads_beyond_the_limit_get_413() -> None:
         )
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "content_too_large"
+
+
+def flac(seconds: float, *, tells_length: bool) -> bytes:
+    """Silence, small however long; written to a pipe it does not say how long it is."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(int(16_000 * seconds), np.float32), 16_000, format="FLAC")
+    data = bytearray(file.getvalue())
+    if not tells_length:
+        data[21] &= 0xF0
+        data[22:26] = bytes(4)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("tells_length", [True, False])
+def test_recordings_are_decoded_within_limits(tells_length: bool) -> None:
+    audio = flac(30, tells_length=tells_length)
+    assert len(audio) < 50_000
+    assert limited_duration_s(audio, name="a.flac", max_s=31) == pytest.approx(30)
+    with pytest.raises(AudioLoadError, match=r"a\.flac: longer than the limit of 20 s"):
+        limited_duration_s(audio, name="a.flac", max_s=20)
+
+
+def test_slow_decoding_ends() -> None:
+    seconds = iter(range(0, 1000, 10))
+    with pytest.raises(AudioLoadError, match="more than 5 s to decode"):
+        limited_duration_s(
+            flac(30, tells_length=False),
+            name="a.flac",
+            max_s=60,
+            max_work_s=5,
+            clock=lambda: next(seconds),
+        )

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from functools import cached_property
 
-from stepaudio.audio.io import iter_audio_blocks, probe_duration_s
+from stepaudio.audio.io import iter_audio_blocks
 from stepaudio.audio.segmentation import iter_speech_windows
 from stepaudio.audio.vad import silero_detector
 from stepaudio.errors import AudioLoadError, CapacityError, ConfigError, RequestError
 from stepaudio.tasks.asr import Transcriber
 from stepaudio.tasks.transcript import Segment
+from stepaudio_streaming.http_api.limits import limited_duration_s, too_long
 from stepaudio_streaming.http_api.services import Recognition, RecognitionRequest
 
 
@@ -69,18 +70,23 @@ class LibraryRecognizer:
             )
         if self._num_waiting >= self._max_waiting:
             raise CapacityError(f"{self._num_waiting} recordings wait already; try again later")
-        duration_s = await asyncio.to_thread(probe_duration_s, request.audio, name=request.name)
-        if duration_s > self._max_duration_s:
-            raise AudioLoadError(
-                f"{request.name}: longer than the limit of {self._max_duration_s:g} s"
-            )
+        duration_s = await asyncio.to_thread(
+            limited_duration_s, request.audio, name=request.name, max_s=self._max_duration_s
+        )
         work = self._streamed if request.stream else self._whole
-        segments = self._run(lambda: work(request))
+        segments = self._run(lambda: self._bounded(work(request), request.name))
         if request.stream:
             return Recognition(segments, duration_s, self._language)
         # Errors of a whole recording have a status of their own: read before the answer begins.
         found = [segment async for segment in segments]
         return Recognition(_given(found), duration_s, self._language)
+
+    def _bounded(self, segments: Iterator[Segment], name: str) -> Iterator[Segment]:
+        """Headers may tell less than there is."""
+        for segment in segments:
+            if segment.start > self._max_duration_s:
+                raise AudioLoadError(too_long(name, self._max_duration_s))
+            yield segment
 
     def _whole(self, request: RecognitionRequest) -> Iterator[Segment]:
         transcriber, keywords = self._transcriber, request.keywords or None
