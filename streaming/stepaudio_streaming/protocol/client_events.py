@@ -108,7 +108,7 @@ def decode_message(message: str) -> dict[str, Any]:
         RequestError: it is no JSON object.
     """
     try:
-        data = json.loads(message, parse_constant=_no_constant)
+        data = _DECODER.decode(message)
     except (ValueError, RecursionError):
         raise RequestError("The event could not be parsed as JSON.", code="invalid_json") from None
     if not isinstance(data, dict):
@@ -118,6 +118,10 @@ def decode_message(message: str) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# `json.loads` would make a decoder for every frame of every client.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def event_id_of(data: Mapping[str, Any]) -> str | None:
