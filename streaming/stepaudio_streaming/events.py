@@ -132,6 +132,7 @@ class Configure:
         noise_reduction: "near_field", "far_field", or None: off.
         reply: how answers will be made; what can be prepared ahead is.
         context: what happens when the context is full, as the client said it.
+        answers: anything is going to be answered at all.
     """
 
     turn_detection: TurnDetection | None
@@ -139,6 +140,7 @@ class Configure:
     noise_reduction: Literal["near_field", "far_field"] | None
     reply: ReplyOptions
     context: Mapping[str, Any] | str = "auto"
+    answers: bool = True
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from stepaudio_streaming.engine.engine import StreamingEngine
 from stepaudio_streaming.engine.loading import (
     EngineOptions,
     check_conversational,
-    has_voice,
+    reads_aloud,
     streaming_engine,
 )
 from stepaudio_streaming.engine.speaker import EngineSpeaker
@@ -177,7 +177,7 @@ def service_routes(
     name = engine.info.model
     recognizer = LibraryRecognizer(lambda: transcriber_of(model), executor, tells_words=True)
     routers = [transcription_routes(recognizer, name), chat_routes(engine)]
-    if "tts" in model.modes and has_voice(model):
+    if reads_aloud(model):
         routers.append(speech_routes(EngineSpeaker(engine), name))
     return routers
 

@@ -21,7 +21,7 @@ FRAME_SAMPLES = INPUT_RATE * FRAME_MS // 1000
 _PREROLL_MS = 10_000  # kept while nobody speaks
 _SPEECH_MARGIN = 0.15  # a frame so little below the threshold may still be speech
 _MAX_THRESHOLD = 0.95
-_MAX_ENDED = 8
+MAX_ENDED = 8  # turns that may wait for being committed
 
 
 class Ear:
@@ -67,10 +67,15 @@ class Ear:
 
     @property
     def num_turn_samples(self) -> int:
-        """Length of `heard()`."""
-        if self._turn_start_ms is None:
-            return self._num_kept
-        return min(self._num_kept, self._num_heard - self._turn_start_ms * INPUT_RATE // 1000)
+        """Length of `heard_so_far()`."""
+        first = self._num_heard - self._num_kept
+        if self._turn_start_ms is not None:
+            first = max(first, self._turn_start_ms * INPUT_RATE // 1000)
+        return max(0, min(self._num_heard, FRAME_SAMPLES * self._num_frames) - first)
+
+    def heard_so_far(self) -> Samples:
+        """Sound of the turn without that of frames which nobody has judged yet."""
+        return self.heard()[: self.num_turn_samples]
 
     def configure(self, detection: TurnDetection | None) -> list[TurnEvent]:
         """Turns are found in another way."""
@@ -111,7 +116,7 @@ class Ear:
             elif isinstance(event, SpeechStopped) and self._turn_start_ms is not None:
                 self._ended[event.audio_ms] = self._turn_start_ms
                 self._turn_start_ms = None
-                if len(self._ended) > _MAX_ENDED:
+                if len(self._ended) > MAX_ENDED:
                     del self._ended[min(self._ended)]
         return events
 

@@ -10,8 +10,8 @@ import numpy as np
 from stepaudio.audio.frames import SAMPLE_RATE
 from stepaudio.audio.segmentation import VadOptions
 from stepaudio.catalog import DEFAULT_VOICE, find_voice, list_voices
-from stepaudio.errors import ConfigError
-from stepaudio.models.token2wav.folder import SUBFOLDER
+from stepaudio.errors import CheckpointError, ConfigError
+from stepaudio.models.token2wav.folder import SUBFOLDER, token2wav_folder
 from stepaudio.models.token2wav.token2wav import SpeechVoice, Token2Wav
 from stepaudio.tasks.listening import Listener
 from stepaudio.tasks.recognizer import Recognizer
@@ -79,8 +79,22 @@ def streaming_engine(
 
 
 def has_voice(model: StepAudio) -> bool:
-    """Whether a checkpoint has what makes its audio codes sound."""
-    return model.folder is not None and (Path(model.folder) / SUBFOLDER).is_dir()
+    """Whether a checkpoint has what makes its audio codes sound; downloads it from the Hub."""
+    if model.folder is None or (Path(model.folder) / SUBFOLDER).is_dir():
+        return model.folder is not None
+    if Path(model.name).is_dir():
+        return False
+    try:
+        token2wav_folder(model.name)
+    except CheckpointError:
+        return False
+    return True
+
+
+def reads_aloud(model: StepAudio) -> bool:
+    """Whether the engine speaks any text with a checkpoint."""
+    writes_down = model.config.dialogue.hearing == "transcript"
+    return writes_down and "tts" in model.modes and has_voice(model)
 
 
 def check_conversational(model: StepAudio) -> None:
@@ -95,7 +109,7 @@ def check_conversational(model: StepAudio) -> None:
             f"{model.name}: cannot be served, because it does not converse: it has the modes "
             f"{', '.join(model.modes)}; use nano or a checkpoint such as Step-Audio-2-mini"
         )
-    if not has_voice(model) or (writes_down and "tts" not in model.modes):
+    if not (reads_aloud(model) if writes_down else has_voice(model)):
         raise ConfigError(
             f"{model.name}: cannot be served, because it does not speak: there is no folder "
             f"{SUBFOLDER} in {model.folder} that makes its audio tokens sound, or it does not read "
@@ -116,8 +130,8 @@ def load_engine(model: StepAudio, options: EngineOptions, *, name: str) -> Loade
         ConfigError: the parts of the checkpoint do not fit each other.
     """
     build = _transcripts if model.config.dialogue.hearing == "transcript" else _speech
-    core, voices, reads_aloud = build(model, options)
-    warm_up(core, voices, reads_aloud=reads_aloud)
+    core, voices, can_read = build(model, options)
+    warm_up(core, voices, can_read=can_read)
     return Loaded(core, EngineInfo(model=name, voices=voices, can_speak=bool(voices)))
 
 
@@ -130,7 +144,7 @@ def _transcripts(
         Recognizer(model.model, model.tokenizer, words, precision=model.precision),
         vad=VadOptions(max_window_samples=int(options.max_window_s * SAMPLE_RATE)),
     )
-    synthesizer = model.synthesizer if "tts" in model.modes and has_voice(model) else None
+    synthesizer = model.synthesizer if reads_aloud(model) else None
     min_confidence = model.config.dialogue.min_confidence
     hear = transcribing(listener, model.config.audio_encoder_config.geometry, min_confidence)
     engine = None if synthesizer is None else synthesizer.engine
@@ -187,7 +201,7 @@ def voice_names(model: StepAudio, synthesizer: Synthesizer) -> tuple[str, ...]:
     return tuple(names)
 
 
-def warm_up(core: EngineCore, voices: tuple[str, ...], *, reads_aloud: bool) -> None:
+def warm_up(core: EngineCore, voices: tuple[str, ...], *, can_read: bool) -> None:
     """Do once what sessions will do, so that the first of them does not wait for it."""
     modality: Modality = "audio" if voices else "text"
     voice = voices[0] if voices else ""
@@ -201,7 +215,7 @@ def warm_up(core: EngineCore, voices: tuple[str, ...], *, reads_aloud: bool) -> 
     core.obey(-1, CommitAudio("warm"), 0.0)
     core.obey(-1, Respond(response_id="heard", item_id="answer", options=reply), 0.0)
     core.obey(-1, Respond(response_id="asked", item_id="b", options=reply, context=()), 0.0)
-    if reads_aloud:
+    if can_read:
         core.obey(-1, Say("said", "One two three.", SpeechWish(voice)), 0.0)
     # Time stands still until there is too much sound ahead.
     while not (plan := core.step(0.0)).is_empty:

@@ -66,6 +66,7 @@ class _Voice:
     state: SpeechState
     resampler: StreamResampler
     has_begun: bool = False
+    waiting: list[int] = field(default_factory=list)  # codes that are less than a portion
 
 
 class ModelRunner:
@@ -240,6 +241,36 @@ class ModelRunner:
         """See `Runner`."""
         assert self._token2wav is not None
         sound = {key: np.zeros(0, np.float32) for key in codes}
+        rest = {key: [*self._voices[key].waiting, *part] for key, part in codes.items()}
+        if self._token2wav.mode == "reference":
+            # How the public vocoder sounds depends on the portions that it gets: they must not
+            # depend on who else speaks.
+            while portions := {
+                k: c[: self._portion(k)] for k, c in rest.items() if self._is_due(k, c)
+            }:
+                self._speak(portions, frozenset(), sound)
+                rest = {key: part[len(portions.get(key, ())) :] for key, part in rest.items()}
+            for key in rest.keys() - last:
+                self._voices[key].waiting = rest.pop(key)
+        self._speak(rest, last, sound)
+        for key in last:
+            self.close_voice(key)
+        return sound
+
+    def _portion(self, key: int) -> int:
+        return self.later_codes if self._voices[key].has_begun else self.first_codes
+
+    def _is_due(self, key: int, codes: Sequence[int]) -> bool:
+        return len(codes) >= self._portion(key)
+
+    def _speak(
+        self,
+        codes: Mapping[int, Sequence[int]],
+        last: frozenset[int],
+        sound: dict[int, Samples],
+    ) -> None:
+        """One pass; what the voices say is added to `sound`."""
+        assert self._token2wav is not None
         # A voice that ends without a code has nothing to say.
         keys = [key for key in codes if codes[key] or self._voices[key].has_begun]
         voices = [self._voices[key] for key in keys]
@@ -250,13 +281,10 @@ class ModelRunner:
         )
         for key, voice, wav, state in zip(keys, voices, wavs, states, strict=True):
             voice.state, voice.has_begun = state, True
-            pieces = [voice.resampler.push(wav.numpy())]
+            pieces = [sound[key], voice.resampler.push(wav.numpy())]
             if key in last:
                 pieces.append(voice.resampler.flush())
             sound[key] = np.concatenate(pieces)
-        for key in last:
-            self.close_voice(key)
-        return sound
 
     def close_voice(self, key: int) -> None:
         """See `Runner`."""

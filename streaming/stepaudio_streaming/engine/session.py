@@ -78,6 +78,7 @@ class Session:
     ) -> None:
         self.history = History()
         self._settings = settings
+        self._expected = settings.reply  # how the next answer will be made, probably
         self._desk = desk
         self._tell = tell
         self._ear = Ear(settings.turn_detection, max_s=max_turn_s)
@@ -135,7 +136,9 @@ class Session:
 
     def _configure(self, command: Configure, now: float) -> None:
         had_detection = self._ear.detects_turns
-        self._settings = command
+        self._settings, self._expected = command, command.reply
+        if had_detection != (command.turn_detection is not None):
+            self._understanding.clear()  # turns begin elsewhere now
         self._tell_turn(self._ear.configure(command.turn_detection))
         if command.turn_detection is not None and not had_detection:
             self._vad_state = self._desk.runner.init_vad()
@@ -192,14 +195,17 @@ class Session:
 
     def _look_ahead(self) -> None:
         """Read what the user has said so far, for the answer that he is going to get."""
-        if self._waiting or not (self._ear.is_speaking or not self._ear.detects_turns):
+        listens = self._ear.is_speaking or not self._ear.detects_turns
+        answers = bool(self._waiting) or not (self._speaker is None or self._speaker.is_over)
+        # An answer that is being made is not yet what the conversation will have of it.
+        if answers or not listens or not self._settings.answers:
             return
         heard = self._understanding.heard_so_far
         entries = self.history.entries
         if any(entry.text is None for entry in entries):
             return
         turn = Entry("", "user", "", sounds=heard)
-        self._foresight.read(self._desk.mind.ahead([*entries, turn], self._settings.reply))
+        self._foresight.read(self._desk.mind.ahead([*entries, turn], self._expected))
 
     # ---- conversation ------------------------------------------------------------------------
 
@@ -233,7 +239,7 @@ class Session:
             entries = [entry for entry in found if entry is not None]
         reply = self._new_reply(command.response_id, command.options, is_heard=entries is None)
         if entries is None:
-            self._speaker = reply
+            self._speaker, self._expected = reply, command.options
         self._waiting.append(_Waiting(command, reply, entries))
         self._begin_replies()
 
@@ -284,6 +290,7 @@ class Session:
             self.history.remove(reply.entry.item_id)
         elif reply.entry is not None:
             self.history.cut(reply.entry.item_id, command.played_ms)
+        self._look_ahead()
 
     def _finished(self, command: CancelResponse) -> Reply | None:
         """The engine may have ended an answer that the gateway still waits for."""

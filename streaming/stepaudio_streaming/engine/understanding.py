@@ -11,7 +11,7 @@ import numpy as np
 
 from stepaudio.errors import StepAudioError
 from stepaudio_streaming.engine.dictation import Dictation
-from stepaudio_streaming.engine.ear import Ear
+from stepaudio_streaming.engine.ear import MAX_ENDED, Ear
 from stepaudio_streaming.engine.endings import end_of_turn_score
 from stepaudio_streaming.engine.history import Entry
 from stepaudio_streaming.engine.parts import Heard
@@ -86,7 +86,7 @@ class Understanding:
     _hearings: dict[int, Hearing] = field(default_factory=dict)
     _dictations: set[Dictation] = field(default_factory=set)
     _turn: _Turn = field(default_factory=_Turn)
-    _ended: deque[tuple[int, _Turn]] = field(default_factory=lambda: deque(maxlen=8))
+    _ended: deque[tuple[int, _Turn]] = field(default_factory=deque)
     _is_paused: bool = False
 
     @property
@@ -142,7 +142,7 @@ class Understanding:
             self._begin_piece(ear, now)
         pauses = ear.is_speaking and ear.silence_ms >= _DRAFT_PAUSE_MS
         if pauses and turn.draft is None and turn.piece is None:
-            sound = ear.heard()[turn.num_samples :]
+            sound = ear.heard_so_far()[turn.num_samples :]
             hearing = Hearing(self.desk.runner.hear(sound), ear.last_speech_ms, 0, turn.sounds)
             turn.draft = self._begin(hearing, now, urgent=ear.wants_score)
 
@@ -151,21 +151,23 @@ class Understanding:
         size = int(_PIECE_S * INPUT_RATE)
         if ear.num_turn_samples - turn.num_samples < size:
             return
-        sound = ear.heard()[turn.num_samples : turn.num_samples + size]
+        sound = ear.heard_so_far()[turn.num_samples : turn.num_samples + size]
         sound = sound[: _quiet_place(sound)]
         hearing = Hearing(self.desk.runner.hear(sound), num_samples=len(sound))
         turn.piece = self._begin(hearing, now, urgent=False)
 
     def clear(self) -> None:
         """What was heard of the turn is forgotten."""
-        self._drop_draft()
-        self._drop_piece()
+        self._forget(self._turn)
         self._turn = _Turn()
+        self._forget_ended()
 
     def end_turn(self, end_ms: int) -> None:
         """The turn is over; it will be committed by its end, and another one may begin before."""
         self._ended.append((end_ms, self._turn))
         self._turn = _Turn()
+        if len(self._ended) > MAX_ENDED:
+            self._forget(self._ended.popleft()[1])
 
     def commit(
         self, entry: Entry, sound: Samples, end_ms: int | None, ear: Ear, now: float, *, tells: bool
@@ -196,7 +198,9 @@ class Understanding:
 
     def _taken(self, end_ms: int | None, ear: Ear) -> _Turn:
         """Take out the turn that ends there."""
-        while end_ms is not None and self._ended:
+        if end_ms is None:
+            self._forget_ended()
+        while self._ended:
             known_ms, turn = self._ended.popleft()
             if known_ms == end_ms:
                 return turn
@@ -207,6 +211,10 @@ class Understanding:
         turn, self._turn = self._turn, _Turn()
         return turn
 
+    def _forget_ended(self) -> None:
+        while self._ended:
+            self._forget(self._ended.popleft()[1])
+
     def _forget(self, turn: _Turn) -> None:
         for key in (turn.draft, turn.piece):
             if key is not None:
@@ -216,11 +224,6 @@ class Understanding:
         if self._turn.draft is not None:
             self._end(self._turn.draft)
             self._turn.draft = None
-
-    def _drop_piece(self) -> None:
-        if self._turn.piece is not None:
-            self._end(self._turn.piece)
-            self._turn.piece = None
 
     # ---- other sound -------------------------------------------------------------------------
 
@@ -325,5 +328,6 @@ def _quiet_place(sound: Samples) -> int:
     """Samples before the most quiet place in the last second of a piece."""
     first = len(sound) - int(_CUT_WITHIN_S * INPUT_RATE)
     frames = sound[first:].reshape(-1, _CUT_FRAME)
-    smooth = np.convolve((frames**2).mean(1), np.ones(5) / 5, mode="same")
-    return first + (int(smooth.argmin()) * 2 + 1) * _CUT_FRAME // 2
+    smooth = np.convolve((frames**2).mean(1), np.ones(5) / 5, mode="valid")
+    middle = int(smooth.argmin()) + 2
+    return first + middle * _CUT_FRAME + _CUT_FRAME // 2

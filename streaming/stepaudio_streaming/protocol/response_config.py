@@ -192,6 +192,7 @@ def engine_settings(config: SessionConfig, voices: Sequence[str]) -> Configure:
         noise_reduction=None if heard.noise_reduction is None else heard.noise_reduction.type,
         reply=reply_options(config, voices) if isinstance(config, RealtimeConfig) else _TEXT,
         context=truncation if isinstance(truncation, str) else dump(truncation),
+        answers=speaks,
     )
 
 

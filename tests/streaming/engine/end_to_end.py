@@ -77,6 +77,8 @@ def random_checkpoint(folder: Path, **config: Any) -> Path:
         )
     )
     with torch.no_grad():
+        # Answers are as long as they may be, and their groups are full.
+        model.lm_head.weight[[*vocab.stop_ids, vocab.tts_end, vocab.audio_pad]] = 0.0
         for name, parameter in model.named_parameters():
             if name.startswith(("encoder", "adapter")) and parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.3)

@@ -96,6 +96,21 @@ def test_a_turn_that_goes_on_is_understood_again(clock: Clock) -> None:
     assert user.of(UserTranscript)[-1].text == "level 60"
 
 
+def test_a_turn_keeps_its_sound_when_the_next_one_begins_before_it_is_committed(
+    clock: Clock,
+) -> None:
+    # Clients may send faster than anybody speaks: both are in one piece of sound.
+    user = clock.open(VAD)
+    user.answers_turns = False
+    quiet = np.zeros(9600, np.float32)
+    user.send(AppendAudio(np.concatenate([LOUD, quiet, 2 * LOUD, quiet])))
+    first, second = user.of(SpeechStopped)
+    user.send(CommitAudio("a", first.audio_ms), CommitAudio("b", second.audio_ms))
+    clock.settle()
+    texts = {e.item_id: e.text for e in user.of(UserTranscript) if e.final}
+    assert texts == {"a": "level 30", "b": "level 60"}
+
+
 def test_semantic_turns_end_sooner_behind_a_finished_sentence(clock: Clock) -> None:
     user = clock.open(settings(TurnDetection(kind="semantic_vad")))
     user.sound(1000)

@@ -121,6 +121,15 @@ def ask(user: User, response_id: str, sound: np.ndarray, options: ReplyOptions =
     user.ask(response_id, options)
 
 
+def until(clock: Clock, is_so: Callable[[], bool]) -> None:
+    """Make steps, while no time passes, until something is so."""
+    for _ in range(1000):
+        if is_so():
+            return
+        clock.core.step(clock.now)
+    raise AssertionError("that never comes")
+
+
 def codes_of(model: StepAudio, ids: tuple[int, ...]) -> list[int]:
     return model.tokenizer.vocab.split_ids(ids)[1]
 
@@ -163,7 +172,7 @@ def test_answers_are_those_of_the_library(model: StepAudio, clock: Clock) -> Non
     assert abs(len(ours) / 24_000 - len(samples) / engine.sample_rate) < 0.01
     assert abs(len(ours) / 24_000 - CODE_S * len(reply.codes)) < 0.05
     usage = user.of(OutputStarted)[0].prompt
-    assert usage.audio == 26 and usage.cached_audio == 0
+    assert usage.audio == 25 and usage.cached_audio == 0
 
 
 def test_a_second_turn_is_that_of_the_library(model: StepAudio, clock: Clock) -> None:
@@ -191,8 +200,7 @@ def test_sound_is_read_while_the_user_still_speaks(clock: Clock, reads: Reads) -
     assert reads.take() > 75
     user.send(CommitAudio("said"))
     user.ask("r", SPOKEN)
-    while not user.of(OutputText, "r") and not user.of(OutputAudio, "r"):
-        clock.core.step(clock.now)
+    until(clock, lambda: bool(user.of(OutputText, "r")))
     usage = user.of(OutputStarted)[0].prompt
     assert usage.cached_audio >= 75 and usage.audio > 100
     rest = usage.text + usage.audio - usage.cached_text - usage.cached_audio
@@ -204,15 +212,13 @@ def test_long_prompts_are_read_in_parts_between_which_others_speak(
 ) -> None:
     speaker, other = clock.open(SILENT), clock.open(SILENT)
     ask(speaker, "r", noise(1.0))
-    while not speaker.of(OutputAudio, "r"):
-        clock.core.step(clock.now)
+    until(clock, lambda: bool(speaker.of(OutputAudio, "r")))
     said = len(answered := speaker.of(OutputText, "r"))
     assert answered
     reads.take()
     other.send(InsertItem(text_item("q", "a cat that sat " * 20), None))
     other.ask("r", WRITTEN)
-    while not other.of(OutputStarted):
-        clock.core.step(clock.now)
+    until(clock, lambda: bool(other.of(OutputStarted)))
     assert max(reads.sizes) == 64 and len(reads.sizes) > 2
     assert len(speaker.of(OutputText, "r")) + len(speaker.of(OutputAudio, "r")) > said
 
@@ -290,7 +296,8 @@ def test_the_cost_of_a_turn_does_not_grow_with_the_history(clock: Clock, reads: 
         clock.run(6.0)
         costs.append(reads.take())
         assert user.finished(f"r{turn}")
-    assert max(costs[1:]) == min(costs[1:]) < costs[0]
+    # The end of the last answer, the question, and what stands around them.
+    assert max(costs[1:]) == min(costs[1:]) < 45
 
 
 def test_the_oldest_turns_are_forgotten_where_the_context_is_full(
@@ -299,16 +306,16 @@ def test_the_oldest_turns_are_forgotten_where_the_context_is_full(
     user = clock.open(SILENT)
     history = clock.core._sessions[user.number].history
     sizes, costs = [], []
-    for turn in range(16):
-        user.send(InsertItem(text_item(f"q{turn}", "a cat that sat on " * 5), "unknown"))
-        user.ask(f"r{turn}", WRITTEN)
+    for turn in range(24):
+        user.send(InsertItem(text_item(f"q{turn}", "a cat that sat"), "unknown"))
+        user.ask(f"r{turn}", dataclasses.replace(WRITTEN, max_output_tokens=20))
         clock.settle()
         assert user.finished(f"r{turn}").status in ("completed", "incomplete")  # type: ignore[union-attr]
         sizes.append(len(history.entries))
         costs.append(reads.take())
-    assert sizes[-1] < 32 and min(b - a for a, b in itertools.pairwise(sizes)) < 0
+    assert sizes[-1] < 36 and min(b - a for a, b in itertools.pairwise(sizes)) < 0
     # What is forgotten makes room for several turns, which cost little then.
-    assert sum(cost > 300 for cost in costs[2:]) <= 5
+    assert 1 <= sum(cost > 200 for cost in costs[1:]) <= 4 and sum(c < 60 for c in costs) > 18
     whole = clock.open(dataclasses.replace(SILENT, context="disabled"))
     for turn in range(16):
         whole.send(InsertItem(text_item(f"q{turn}", "a cat that sat on " * 5), "unknown"))
@@ -325,8 +332,7 @@ def test_the_oldest_turns_are_forgotten_where_the_context_is_full(
 def interrupted(clock: Clock, played_s: float) -> User:
     user = clock.open(SILENT)
     ask(user, "r", noise(1.0))
-    while user.audio("r").size < 24_000 * played_s:
-        clock.run(0.05)
+    until(clock, lambda: user.audio("r").size >= 24_000 * played_s)
     user.send(CancelResponse("r", round(1000 * played_s)))
     return user
 
@@ -341,9 +347,8 @@ def test_an_interruption_leaves_the_state_of_never_having_said_the_rest(
     groups = int(played_s / (4 * CODE_S) + 1e-6)
     assert len(codes_of(model, ids)) > 4 * groups
     user.send(InsertItem(text_item("next", "and now"), "item-r"))
-    user.ask("r2", WRITTEN)
-    while not user.of(OutputStarted, "r2"):
-        clock.core.step(clock.now)
+    user.ask("r2", SPOKEN)
+    until(clock, lambda: bool(user.of(OutputStarted, "r2")))
     ours = reads.logits[-1]
     (slot,) = runner._held
     length = runner._cache.lengths[slot]
@@ -356,7 +361,7 @@ def test_an_interruption_leaves_the_state_of_never_having_said_the_rest(
     prompt = [
         vocab.bot,
         *tokens.encode("system\n"),
-        *tokens.encode("You are a helpful assistant."),
+        *tokens.encode(model.processor.prompts.voice_chat),
         vocab.eot,
         *header,
         vocab.audio_start,
@@ -374,6 +379,7 @@ def test_an_interruption_leaves_the_state_of_never_having_said_the_rest(
         vocab.eot,
         vocab.bot,
         *tokens.encode("assistant\n"),
+        vocab.tts_start,
     ]
     fresh = model.generator.new_cache(1, len(prompt))
     wanted = model.generator.prefill([GenerationPrompt(prompt, latents)], [0], fresh)
@@ -382,15 +388,16 @@ def test_an_interruption_leaves_the_state_of_never_having_said_the_rest(
     for mine, theirs in zip(ours_kv, fresh.buffers, strict=True):
         torch.testing.assert_close(mine, theirs[:, 0, :, :length], atol=2e-4, rtol=1e-4)
     # Only what follows the first difference was read again.
-    cached = user.of(OutputStarted, "r2")[0].prompt
-    assert cached.cached_audio == len(latents[0])
+    usage = user.of(OutputStarted, "r2")[0].prompt
+    assert usage.cached_audio == len(latents[0])
+    kept = prompt.index(vocab.tts_start) + 1 + 5 * groups
+    assert usage.cached_text + usage.cached_audio >= kept
 
 
 def test_what_was_never_heard_was_never_said(clock: Clock) -> None:
     user = clock.open(SILENT)
     ask(user, "r", noise(1.0))
-    while not user.of(OutputText, "r"):
-        clock.core.step(clock.now)
+    until(clock, lambda: bool(user.of(OutputText, "r")))
     assert not user.of(OutputAudio)
     user.send(CancelResponse("r", 0))
     entries = clock.core._sessions[user.number].history.entries
@@ -433,7 +440,7 @@ def test_an_interruption_in_the_last_piece_keeps_calls_that_were_made(
     entry.cut_ms = 200.0
     assert heard_ids(entry, vocab) == (*group, *call)
     entry.is_complete = False  # cancelled before it was made
-    assert heard_ids(entry, vocab) == tuple(group)
+    assert heard_ids(entry, vocab) == (*group, vocab.tts_end)
     entry.cut_ms = 400.0
     assert heard_ids(entry, vocab) == (*group, *group, vocab.tts_end)
 

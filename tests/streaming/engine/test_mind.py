@@ -8,7 +8,7 @@ from stepaudio.errors import CapacityError
 from stepaudio.tasks.step_audio import StepAudio
 from stepaudio_streaming.engine.history import Entry, SpokenPhrase
 from stepaudio_streaming.engine.mind import TranscriptMind, text_to_repeat
-from stepaudio_streaming.engine.parts import SpeechWish
+from stepaudio_streaming.engine.parts import Answer, SpeechWish
 from stepaudio_streaming.events import ReplyOptions
 
 TOOL = {"type": "function", "function": {"name": "clock", "parameters": {}}}
@@ -130,3 +130,24 @@ def test_answers_are_read_as_the_library_reads_them(
 def test_a_model_without_a_voice_says_so(mind: TranscriptMind) -> None:
     with pytest.raises(Exception, match="cannot speak; ask for text"):
         mind.script("hello", SpeechWish("kathleen"))
+
+
+def test_a_call_that_is_demanded_is_made_or_the_answer_fails(
+    talker: StepAudio, mind: TranscriptMind
+) -> None:
+    needs = {"type": "object", "required": ["zone"]}
+    strict = {"type": "function", "function": {"name": "clock", "parameters": needs}}
+
+    def read(text: str, tool: dict[str, object]) -> Answer:
+        options = ReplyOptions(tools=(tool, OTHER), tool_choice="required")
+        question = mind.ask([Entry("q", "user", "who")], options)
+        assert question.line is not None and question.stream is None
+        allowed = question.line.params.constraint.allowed([])
+        assert sum(map(len, allowed)) == 1  # the mark of a call
+        return mind.read(question, talker.tokenizer.encode(text))
+
+    call = '<tool_call>function\nclock\n{"zone": "utc"}</tool_call>'
+    assert read(call, TOOL).calls[0].arguments == '{"zone": "utc"}'
+    assert read("<tool_call>function\nclock\nnow", TOOL).calls[0].arguments == "{}"
+    failed = read("<tool_call>function\nclock\nnow", strict)
+    assert not failed.calls and "clock" in failed.error

@@ -13,11 +13,14 @@ import torch
 from stepaudio.errors import CapacityError
 from stepaudio.generation.completion import GenerationPrompt
 from stepaudio.generation.sampling import SamplingParams
+from stepaudio.models.config import TextConfig
+from stepaudio.models.kv_cache import SlotKVCache
 from stepaudio.tasks.step_audio import StepAudio
 from stepaudio_streaming.audio import StreamResampler
 from stepaudio_streaming.engine.mind import TranscriptMind
 from stepaudio_streaming.engine.parts import Heard, Line, SpeechWish
 from stepaudio_streaming.engine.runner import ModelRunner
+from stepaudio_streaming.engine.slots import SlotMemory, named_tokens
 
 
 def hear_nothing(samples: torch.Tensor) -> Iterator[Heard]:
@@ -125,3 +128,33 @@ def test_speech_is_told_from_silence(runner: ModelRunner) -> None:
     silence, state = runner.speech_probabilities(np.zeros(512 * 5, np.float32), runner.init_vad())
     assert len(silence) == 5 and max(silence) < 0.3
     assert runner.speech_probabilities(np.zeros(0, np.float32), state)[0] == []
+
+
+def test_slots_share_what_they_hold_with_the_next_prompt() -> None:
+    config = TextConfig(
+        vocab_size=50, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=1, num_key_value_heads=1, rms_norm_eps=1e-6, rope_theta=1e4,
+        max_position_embeddings=64, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    cache = SlotKVCache(config, 2, 32)
+    memory = SlotMemory(cache)
+
+    def read(slot: int, named: list[int], adapter: int = 0) -> int:
+        known = memory.keep(slot, named, adapter)
+        assert cache.lengths[slot] == known
+        memory.add(slot, named[known:])
+        cache.lengths[slot] = len(named)
+        return known
+
+    sound = named_tokens([5, 9, 9, 9, 6, 5, 9, 9, 6], [3, 4], patch=9)
+    assert sound == [5, -4, -4, -4, 6, 5, -5, -5, 6]
+    assert read(0, sound) == 0
+    assert read(0, [*sound, 7, 8]) == 9
+    assert read(0, [*sound, 7, 8]) == 10  # the last one is read for what follows it
+    assert read(0, [*sound[:6], -6, -6, 6]) == 5  # another sound: from the mark before it
+    assert read(0, [5, -4, -4, -4, 6, 1]) == 5
+    assert read(0, [5, -4, -4]) == 0  # a sound is kept whole or not at all
+    assert read(1, [1, 2, 3], adapter=1) == 0
+    assert read(1, [1, 2, 3, 4]) == 0  # another decoder has read it
+    cache.truncate(1, 2)
+    assert read(1, [1, 2, 3, 4]) == 2  # what was forgotten elsewhere is not known

@@ -125,3 +125,50 @@ def test_who_is_paused_takes_part_in_nothing() -> None:
     chore = Chore(9, since=0.0, paused=True)
     plan = plan_of(track, chore=chore, now=9.0)
     assert plan.is_empty and plan.wake_at is None
+
+
+def test_conversations_get_the_slot_that_knows_them() -> None:
+    one = scheduler(num_slots=3)
+
+    def begin(key: int, **how: object) -> Track | None:
+        one.add(Track(key, False, **how))  # type: ignore[arg-type]
+        return one.schedule(0.0).begin
+
+    def end(track: Track | None) -> None:
+        assert track is not None
+        one.update(track, code=None, decoded=True)
+        one.remove(track.key)
+
+    known = begin(0, memory=7)
+    assert known is not None and known.slot == 0
+    one.update(known, code=None, decoded=False)
+    ahead = begin(1, memory=7, ahead=True)
+    assert ahead is None  # waits for the slot of its conversation
+    end(known)
+    again = one.schedule(0.0).begin
+    assert again is not None and again.slot == 0
+    end(again)
+    # Others take slots that nobody will miss.
+    plain = [begin(2), None]
+    one.update(plain[0], code=None, decoded=False)  # type: ignore[arg-type]
+    plain[1] = begin(3)
+    assert [track.slot for track in plain if track] == [1, 2]
+    one.update(plain[1], code=None, decoded=False)  # type: ignore[arg-type]
+    last = begin(4)
+    assert last is not None and last.slot == 0  # there is no other left
+    end(last)
+    for track in plain:
+        end(track)
+    other = begin(5, memory=7)
+    assert other is not None and other.slot == 0 and one.num_free == 2
+    end(other)
+    one.forget(7)
+    assert one.num_free == 3
+
+
+def test_what_is_read_ahead_comes_last() -> None:
+    one = scheduler()
+    one.add(Track(0, False, ahead=True))
+    one.add(Track(1, True, PlaybackClock()))
+    begun = one.schedule(0.0).begin
+    assert begun is not None and begun.key == 1

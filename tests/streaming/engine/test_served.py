@@ -23,6 +23,7 @@ from stepaudio_streaming.cli import build_parser, main, read_keys
 from stepaudio_streaming.engine.engine import StreamingEngine
 from stepaudio_streaming.engine.loading import streaming_engine
 from stepaudio_streaming.serve import service_routes
+from tests.speaking import speaking_checkpoint
 from tests.streaming.serving import Running, serving
 
 NANO = embedded_folder("nano")
@@ -154,6 +155,16 @@ def test_the_command_reads_its_arguments(tmp_path: Path, capsys: Any) -> None:
         with pytest.raises(SystemExit) as ended:
             build_parser().parse_args(wrong)
         assert ended.value.code == 2
+
+
+def test_checkpoints_without_speech_are_refused_with_a_reason(tmp_path: Path, capsys: Any) -> None:
+    mute = speaking_checkpoint(tmp_path / "mute", with_parts=False, modes=["asr", "voice_chat"])
+    assert main(["--model", str(mute), "--port", "0"]) == 1
+    error = capsys.readouterr().err
+    assert str(mute) in error and "there is no folder token2wav" in error
+    deaf = speaking_checkpoint(tmp_path / "deaf", with_parts=False, modes=["asr"])
+    assert main(["--model", str(deaf), "--port", "0"]) == 1
+    assert "does not converse: it has the modes asr" in capsys.readouterr().err
 
 
 def test_the_command_needs_nothing_slow_for_its_help() -> None:
