@@ -26,6 +26,8 @@ NEEDED = (
     "stepaudio/weights/nano/token2wav/flow.safetensors",
     "stepaudio_recipes/configs/pretrain/nano.yaml",
     "stepaudio_recipes/configs/pretrain/tiny.yaml",
+    "stepaudio_webui/static/voice.js",
+    "stepaudio_webui/static/worklets.js",
 )
 MAX_SHARD_BYTES = 15 * 2**20
 MAX_WHEEL_BYTES = 45 * 2**20

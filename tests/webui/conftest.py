@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_
 from stepaudio_streaming.server.gateway import Gateway
 from stepaudio_streaming.server.options import ServerOptions
 from stepaudio_webui.local_backend import LocalBackend
-from tests.webui.site import CHROMIUM_FLAGS, Site, showing
+from tests.webui.site import CHROMIUM_FLAGS, PATIENCE_S, Site, showing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -50,7 +50,9 @@ def launch(playwright: Playwright) -> Iterator[BrowserFactory]:
             )
             if microphone is not None:
                 flags.append(f"--use-file-for-fake-audio-capture={microphone}%noloop")
-            browsers[key] = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+            browsers[key] = playwright.chromium.launch(
+                executable_path=CHROMIUM, args=flags, timeout=1000 * PATIENCE_S
+            )
         return browsers[key]
 
     yield start
