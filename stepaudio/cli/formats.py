@@ -55,7 +55,7 @@ def to_json(result: Result) -> str:
         "file": result.file,
         "text": transcript.text,
         "duration_s": round(transcript.duration_s, 3),
-        "segments": [_segment_values(segment) for segment in transcript.segments],
+        "segments": [segment_values(segment) for segment in transcript.segments],
         "rtf": round(transcript.rtf, 5),
         "model": result.model,
         "language": result.language,
@@ -103,8 +103,11 @@ def _json_line(values: dict[str, Any]) -> str:
     return line
 
 
-def _segment_values(segment: Segment) -> dict[str, Any]:
+def segment_values(segment: Segment) -> dict[str, Any]:
+    """A segment as JSON, with its words if they are known."""
     values: dict[str, Any] = {"start": segment.start, "end": segment.end, "text": segment.text}
+    if segment.confidence is not None:
+        values["confidence"] = segment.confidence
     if segment.words:
         values["words"] = [
             {"word": w.text, "start": w.start, "end": w.end, "confidence": w.confidence}

@@ -80,7 +80,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     asr.add_argument("--format", choices=_FORMATS, default="text", help="(default: %(default)s)")
     asr.add_argument(
-        "--output-dir", metavar="DIR", help="write one file for each recording into this folder"
+        "--output-dir",
+        metavar="DIR",
+        help="write one file for each recording into this folder; an interrupted job goes on where "
+        "it stopped",
+    )
+    asr.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="with --output-dir: also make transcripts that are there already",
     )
     asr.add_argument(
         "--language", metavar="CODE", help="language of the speech, such as en (default: any)"
@@ -132,13 +140,6 @@ def build_parser() -> argparse.ArgumentParser:
         "subtitles are timed by them",
     )
     asr.add_argument(
-        "--jobs",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="threads that decode the next files meanwhile (default: %(default)s)",
-    )
-    asr.add_argument(
         "--hotwords",
         metavar='FILE|"A, B"',
         help="words and phrases to expect, such as names: a text file with one a line, or a list",
@@ -149,6 +150,36 @@ def build_parser() -> argparse.ArgumentParser:
         default=1.0,
         metavar="X",
         help="0 to 5; more finds more of them, also unsaid ones (default: %(default)s)",
+    )
+    asr.add_argument(
+        "--itn",
+        action="store_true",
+        help="write numbers, money, times and dates of English as figures",
+    )
+    asr.add_argument(
+        "--punctuate",
+        action="store_true",
+        help="begin sentences with a capital and end them with a full stop or question mark; where "
+        "they end is guessed from pauses (with --word-timestamps also inside of segments)",
+    )
+    asr.add_argument(
+        "--stream",
+        action="store_true",
+        help="print text while the sound of one file or of - comes in: confirmed text on standard "
+        "output, partial text on a terminal or, with --format json, as objects of their own",
+    )
+    asr.add_argument(
+        "--pcm-rate",
+        type=_positive,
+        metavar="HZ",
+        help="with --stream: standard input is raw 16-bit mono of this rate (default: a WAV file)",
+    )
+    asr.add_argument(
+        "--jobs",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="threads that decode the next files meanwhile (default: %(default)s)",
     )
     _add_conversation(commands)
     _add_verify(commands)

@@ -7,13 +7,14 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from stepaudio.atomic import write_text_atomic
 from stepaudio.audio.files import STDIN
 from stepaudio.cli.formats import SUFFIXES, Result, Table, one_line, render
+from stepaudio.cli.journal import Journal, fingerprint
 from stepaudio.errors import OutputError
 
 
@@ -34,6 +35,10 @@ class Output(Protocol):
 
     def end(self) -> str:
         """Behind the last result."""
+        ...
+
+    def is_done(self, index: int) -> bool:
+        """Whether the result of an input is there from an earlier run."""
         ...
 
 
@@ -57,6 +62,10 @@ class StreamOutput:
         """See `Output`."""
         return ""
 
+    def is_done(self, index: int) -> bool:
+        """See `Output`."""
+        return False
+
 
 class TableOutput:
     """Rows for people to read."""
@@ -77,12 +86,28 @@ class TableOutput:
         """See `Output`."""
         return self._table.footer()
 
+    def is_done(self, index: int) -> bool:
+        """See `Output`."""
+        return False
+
 
 class FolderOutput:
-    """One file for each recording, each whole or not there."""
+    """One file for each recording, each whole or not there; what is there already is known."""
 
-    def __init__(self, folder: str, kind: str, files: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: str,
+        kind: str,
+        files: Sequence[str],
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make the folder if needed and make sure that it can be written.
+
+        Args:
+            folder: where the files go.
+            kind: format of `SUFFIXES`.
+            files: the recordings.
+            options: all that changes the transcripts.
 
         Raises:
             OutputError: it cannot.
@@ -90,6 +115,14 @@ class FolderOutput:
         self._folder = output_folder(folder)
         self._kind = kind
         self._names = [stem + SUFFIXES[kind] for stem in output_stems(files)]
+        self._fingerprints = [
+            fingerprint(file, {**(options or {}), "format": kind}) for file in files
+        ]
+        self._journal = Journal(self._folder)
+
+    def is_done(self, index: int) -> bool:
+        """Whether the transcript of an input is there, made from the same file in the same way."""
+        return self._journal.has(self._names[index], self._fingerprints[index])
 
     def begin(self) -> str:
         """See `Output`."""
@@ -99,6 +132,7 @@ class FolderOutput:
         """See `Output`."""
         path = self._folder / self._names[index]
         write_text_atomic(path, render(self._kind, result))
+        self._journal.note(self._names[index], self._fingerprints[index])
         return f"{one_line(result.file)} -> {one_line(str(path))}\n"
 
     def end(self) -> str:

@@ -175,6 +175,34 @@ class WordSearch:
         same = (n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
         return first[: next(same, min(len(first), len(last)))]
 
+    def settle(
+        self, state: SearchState, doubt: float, *, older_doubt: float, num_recent: int
+    ) -> SearchState:
+        """Decide for words that are almost certain, by dropping the hypotheses without them.
+
+        Args:
+            state: what was heard.
+            doubt: share of the probability of all hypotheses that may be dropped, 0 to 1.
+            older_doubt: the same for words that have `num_recent` others behind them, of which
+                what follows will hardly change the opinion.
+            num_recent: see `older_doubt`.
+        """
+        scores = self._scores(state.beam)
+        share = np.exp(scores - scores.max())
+        share /= share.sum()
+        histories = state.beam.history.tolist()
+        spoken = {history: _words(history, state.histories) for history in set(histories)}
+        kept = np.ones(len(histories), bool)
+        likely = self.likely_words(state)
+        for place, word in enumerate(likely):
+            allowed = older_doubt if place < len(likely) - num_recent else doubt
+            agrees = np.array([spoken[h][place : place + 1] == (word,) for h in histories])
+            if share[kept & agrees].sum() < 1 - allowed:
+                break
+            kept &= agrees
+        beam = state.beam.rows(np.flatnonzero(kept))
+        return SearchState(beam, _reachable(beam, state.histories))
+
     def likely_words(self, state: SearchState) -> tuple[int, ...]:
         """The finished words of the best hypothesis so far."""
         best = int(np.argmax(self._scores(state.beam)))

@@ -76,9 +76,18 @@ class WordAligner:
             Every word once, in order. A word's confidence is the geometric mean of the
             probabilities of its letters; 0 where it could not be aligned.
         """
+        return self.align_frames(self._log_probs(wav), text, wav.shape[-1] / SAMPLE_RATE)
+
+    def align_frames(self, log_probs: Tensor, text: str, duration_s: float) -> tuple[Word, ...]:
+        """As `align`, where the clip has been encoded already.
+
+        Args:
+            log_probs: [T, 1 + characters] of the CTC head, on the CPU in float32.
+            text: what is said.
+            duration_s: length of the clip.
+        """
         words = text.split()
-        duration_s = wav.shape[-1] / SAMPLE_RATE
-        spans = self._spans(wav, [word.lower() for word in words])
+        spans = self._spans(log_probs, [word.lower() for word in words])
         seconds = [
             span and Span(span.start * self._frame_s, span.end * self._frame_s, span.confidence)
             for span in spans
@@ -88,7 +97,7 @@ class WordAligner:
             for word, span in zip(words, fill_gaps(seconds, duration_s), strict=True)
         )
 
-    def _spans(self, wav: Tensor, words: Sequence[str]) -> list[Span | None]:
+    def _spans(self, log_probs: Tensor, words: Sequence[str]) -> list[Span | None]:
         """CTC frames of each word; None for those without letters, or if nothing fits."""
         letters = [ctc_targets(word, self._config.ctc_tokens) for word in words]
         spelled = [index for index, targets in enumerate(letters) if targets]
@@ -99,7 +108,6 @@ class WordAligner:
             between = space if targets else []
             targets += between + letters[index]
             owners += [-1] * len(between) + [index] * len(letters[index])
-        log_probs = self._log_probs(wav)
         repeats = sum(a == b for a, b in pairwise(targets))
         spans: list[Span | None] = [None] * len(words)
         if not targets or len(targets) + repeats > len(log_probs):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Generator as GeneratorType
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from itertools import islice, tee
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepaudio.audio.decoding import AudioSource, open_decoder, source_name
+from stepaudio.audio.decoding import AudioSource, open_decoder
 from stepaudio.audio.frames import SAMPLE_RATE
 from stepaudio.audio.io import iter_audio_blocks
 from stepaudio.audio.resample import resample
@@ -42,63 +42,22 @@ from stepaudio.models.mtp_file import PREDICTOR_FILE, find_predictor, load_predi
 from stepaudio.models.step_audio import StepAudio2ForCausalLM
 from stepaudio.tasks.alignment import WordAligner
 from stepaudio.tasks.expectations import NO_HOTWORDS
+from stepaudio.tasks.jobs import Job, ProgressCallback, Recording, take_complete
+from stepaudio.tasks.live import LiveTranscriber
 from stepaudio.tasks.prefetch import prefetch
-from stepaudio.tasks.recognizer import Decoding, Recognizer, check_decoding
+from stepaudio.tasks.recognizer import Decoding, Recognition, Recognizer, check_decoding
 from stepaudio.tasks.transcript import Segment, Transcript, join_texts
 from stepaudio.text.hotwords import Hotwords
 from stepaudio.text.tokenizer import TextTokenizer
 from stepaudio.text.word_model import WordModel
 
+__all__ = ["DEFAULT_BATCH_SIZE", "ProgressCallback", "Recording", "Transcriber"]
+
 DEFAULT_BATCH_SIZE = 8
 
 _COMMON_RATE = 44_100  # Hz, of recordings that must be resampled
+_POOLED_BATCHES = 4
 _WAITING_WINDOWS = 4  # windows of one recording that wait for the model: up to 1.6 MB each
-
-# Called with the number of a recording and the share of it that is done, 0 to 1.
-ProgressCallback = Callable[[int, float], None]
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What to transcribe.
-
-    Attributes:
-        source: path, bytes or binary file object of an audio file.
-        name: what error messages call it; None: its path.
-    """
-
-    source: AudioSource
-    name: str | None = None
-
-
-@dataclass
-class _Job:
-    """A recording on its way to a transcript."""
-
-    index: int
-    recording: Recording
-    announced_s: float = 0.0
-    duration_s: float = 0.0
-    read_s: float = 0.0
-    stats: GenerationStats = field(default_factory=GenerationStats)
-    segments: list[Segment] = field(default_factory=list)
-    num_waiting: int = 0  # windows that are read but not transcribed
-    ended: bool = False
-    error: StepAudioError | None = None
-
-    @property
-    def is_complete(self) -> bool:
-        return self.ended and self.num_waiting == 0
-
-    @property
-    def name(self) -> str:
-        return self.recording.name or source_name(self.recording.source)
-
-    def outcome(self) -> Transcript | StepAudioError:
-        if self.error is not None:
-            return self.error
-        text = join_texts([segment.text for segment in self.segments])
-        return Transcript(text, tuple(self.segments), self.duration_s, self.stats, self.read_s)
 
 
 class Transcriber:
@@ -268,19 +227,24 @@ class Transcriber:
         """
         expected = self._hotwords if hotwords is None else Hotwords.parse(hotwords)
         self._recognizer.check_hotwords(expected)
-        jobs, theirs = tee(_Job(index, recording) for index, recording in enumerate(recordings))
+        jobs, theirs = tee(Job(index, recording) for index, recording in enumerate(recordings))
         readers = (partial(self._read, job, measure=on_progress is not None) for job in theirs)
-        unfinished: deque[_Job] = deque()
-        batch: list[tuple[_Job, SpeechWindow]] = []
+        unfinished: deque[Job] = deque()
+        pool: list[tuple[Job, SpeechWindow]] = []
 
-        def transcribe_batch() -> None:
-            self._transcribe_batch(batch, expected)
-            if on_progress is not None:
+        # Of so many windows, those of about the same length go through the model together.
+        pool_size = self._batch_size * (_POOLED_BATCHES if self._batch_size > 1 else 1)
+
+        def transcribe_pool() -> None:
+            pool.sort(key=lambda pair: len(pair[1].samples))
+            for first in range(0, len(pool), self._batch_size):
+                batch = pool[first : first + self._batch_size]
+                self._transcribe_batch(batch, expected)
                 for job, window in batch:
-                    if job.announced_s:
+                    if on_progress is not None and job.announced_s:
                         share = window.segment.stop_s / job.announced_s
                         on_progress(job.index, min(share, 1.0))
-            batch.clear()
+            pool.clear()
 
         with closing(
             prefetch(
@@ -295,18 +259,30 @@ class Transcriber:
                 try:
                     for window in feed:
                         job.num_waiting += 1
-                        batch.append((job, window))
-                        if len(batch) == self._batch_size:
-                            transcribe_batch()
-                            yield from _take_complete(unfinished)
+                        pool.append((job, window))
+                        if len(pool) == pool_size:
+                            transcribe_pool()
+                            yield from take_complete(unfinished)
                 except AudioLoadError as error:
                     job.error = error
                 job.ended = True
-                if len(unfinished) >= self._batch_size:
-                    transcribe_batch()
-                yield from _take_complete(unfinished)
-        transcribe_batch()
-        yield from _take_complete(unfinished)
+                if len(unfinished) >= pool_size:
+                    transcribe_pool()
+                yield from take_complete(unfinished)
+        transcribe_pool()
+        yield from take_complete(unfinished)
+
+    def live(self, *, hotwords: Hotwords | str | Iterable[str] | None = None) -> LiveTranscriber:
+        """Transcribe sound while it comes in.
+
+        Args:
+            hotwords: words and phrases to expect; None: those of this transcriber.
+
+        Raises:
+            ConfigError: the model cannot hear a hotword.
+        """
+        expected = self._hotwords if hotwords is None else Hotwords.parse(hotwords)
+        return LiveTranscriber(self._recognizer, self._detector, hotwords=expected)
 
     def transcribe_pieces(self, wavs: Sequence[Tensor]) -> list[str]:
         """Transcribe short waveforms (float32 [samples] at 16 kHz, at most 25 s) as they are.
@@ -335,7 +311,7 @@ class Transcriber:
         resample(second, _COMMON_RATE, SAMPLE_RATE)
         self._recognizer.recognize([second])
 
-    def _read(self, job: _Job, *, measure: bool) -> Iterator[SpeechWindow]:
+    def _read(self, job: Job, *, measure: bool) -> Iterator[SpeechWindow]:
         """Windows of a recording; notes its length and the time that reading takes."""
         source = job.recording.source
         started = time.perf_counter()
@@ -362,12 +338,12 @@ class Transcriber:
         job.read_s += time.perf_counter() - started
 
     def _transcribe_batch(
-        self, batch: Sequence[tuple[_Job, SpeechWindow]], hotwords: Hotwords
+        self, batch: Sequence[tuple[Job, SpeechWindow]], hotwords: Hotwords
     ) -> None:
         """Add the segments of windows to their recordings."""
         wavs = [window.samples for _, window in batch]
         try:
-            texts, costs = self._recognizer.recognize(wavs, hotwords)
+            found = self._recognizer.recognize_scored(wavs, hotwords)
         except (CapacityError, torch.OutOfMemoryError) as error:
             if len(batch) > 1:
                 for one in batch:
@@ -377,23 +353,19 @@ class Transcriber:
             job.num_waiting -= 1
             job.error = CapacityError(f"{job.name}: {error}")
             return
-        for (job, window), text, cost in zip(batch, texts, costs, strict=True):
+        for (job, window), result in zip(batch, found, strict=True):
             job.num_waiting -= 1
-            job.stats.add(cost)
-            if text:
-                job.segments.append(self._segment(window, text, job.stats))
+            job.stats.add(result.stats)
+            if result.text:
+                job.segments.append(self._segment(window, result, job.stats))
 
-    def _segment(self, window: SpeechWindow, text: str, stats: GenerationStats) -> Segment:
+    def _segment(self, window: SpeechWindow, found: Recognition, stats: GenerationStats) -> Segment:
         """Segment of a window, with its words if they are wanted; adds their cost."""
         start_s, stop_s = round(window.segment.start_s, 3), round(window.segment.stop_s, 3)
+        segment = Segment(start_s, stop_s, found.text, confidence=round(found.confidence, 3))
         if self._aligner is None:
-            return Segment(start_s, stop_s, text)
+            return segment
         started = time.perf_counter()
-        words = tuple(word.shifted(start_s) for word in self._aligner.align(window.samples, text))
+        words = self._aligner.align(window.samples, found.text)
         stats.encode_s += time.perf_counter() - started
-        return Segment(start_s, stop_s, text, words)
-
-
-def _take_complete(unfinished: deque[_Job]) -> Iterator[Transcript | StepAudioError]:
-    while unfinished and unfinished[0].is_complete:
-        yield unfinished.popleft().outcome()
+        return replace(segment, words=tuple(word.shifted(start_s) for word in words))

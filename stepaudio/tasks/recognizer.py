@@ -120,6 +120,30 @@ class Recognizer:
             self._two_pass = TwoPassDecoder(self._generator, words, tokenizer.encode, options)
         self._expectations = Expectations(self._generator, tokenizer, words, options)
 
+    @property
+    def model(self) -> StepAudio2ForCausalLM:
+        """The model."""
+        return self._generator.model
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether words can be searched while the encoder goes on chunk by chunk."""
+        encoder = self._encoder
+        streams = encoder.chunk_frames is not None and encoder.left_context is not None
+        alone = encoder.geometry.adaptor_stride == 1 and encoder.mel_floor == "fixed"
+        return self._two_pass is not None and streams and alone
+
+    def two_pass(self, hotwords: Hotwords = NO_HOTWORDS) -> TwoPassDecoder:
+        """The search over words, and the decoder that judges.
+
+        Raises:
+            ConfigError: there is no word model, or it cannot hear a hotword.
+        """
+        two_pass, _ = self._expect(hotwords)
+        if two_pass is None:
+            raise ConfigError(f"this model has no {WORDS_FILE}, or decodes without it")
+        return two_pass
+
     def check_hotwords(self, hotwords: Hotwords) -> None:
         """Prepare hotwords, which are then ready for the next recognition.
 
@@ -172,13 +196,15 @@ class Recognizer:
         else:
             latents = self._generator.encode(mels)
         encode_s = time.perf_counter() - started
-        prompts = [self._prompt(wavs[i], values) for i, values in zip(heard, latents, strict=True)]
+        prompts = [
+            self.prompt(wavs[i].shape[-1], values) for i, values in zip(heard, latents, strict=True)
+        ]
         completions = self._complete(prompts, posteriors, hotwords)
         audio_s = sum(prompt.audio_s for prompt in prompts)
         for place, (i, prompt, completion) in enumerate(
             zip(heard, prompts, completions, strict=True)
         ):
-            text = " ".join(self._tokenizer.decode(completion.ids).split())
+            text = self.text(completion)
             completion.stats.encode_s = encode_s * prompt.audio_s / audio_s
             frames = posteriors[place] if posteriors else None
             found[i] = Recognition(
@@ -217,7 +243,12 @@ class Recognizer:
             raise ValueError(f"a piece may have {PIECE_SAMPLES} samples, got {wav.shape[-1]}")
         return self._encoder.geometry.tokens_for_samples(wav.shape[-1])
 
-    def _prompt(self, wav: Tensor, latents: Tensor) -> GenerationPrompt:
-        parts = audio_parts(wav.shape[-1], self._encoder.geometry, "audio")
+    def prompt(self, num_samples: int, latents: Tensor) -> GenerationPrompt:
+        """What a transcript continues: the instruction and the latents of so many samples."""
+        parts = audio_parts(num_samples, self._encoder.geometry, "audio")
         prompt = task_prompt(self._template, self._variant, self._instruction, parts)
-        return GenerationPrompt(prompt.ids, [latents], wav.shape[-1] / SAMPLE_RATE)
+        return GenerationPrompt(prompt.ids, [latents], num_samples / SAMPLE_RATE)
+
+    def text(self, completion: Completion) -> str:
+        """What the decoder has written, on one line."""
+        return " ".join(self._tokenizer.decode(completion.ids).split())

@@ -24,12 +24,21 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """One stretch of speech: start and end in seconds, its text, and its words if asked for."""
+    """One stretch of speech: start and end in seconds, and its text.
+
+    Attributes:
+        start: in seconds.
+        end: in seconds.
+        text: what was said.
+        words: its words, if they were asked for.
+        confidence: how sure the model is of the whole text, 0 to 1; None: it cannot tell.
+    """
 
     start: float
     end: float
     text: str
     words: tuple[Word, ...] = ()
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

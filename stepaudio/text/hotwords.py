@@ -27,6 +27,7 @@ _MAX_INITIALS = 5
 # What a hotword adds to the score of a search over words, in natural logarithms.
 _WORD_BONUS = 3.0
 _PHONE_BONUS = 0.5  # a long word is not heard by accident
+_NEW_WORD_BONUS = 3.0  # the decoder finds its spelling strange
 _NEW_WORD_LOG_PROB = -10.0  # as a word that a novel has a few times
 
 
@@ -148,7 +149,7 @@ class WordHotwords:
         rows |= {word: row for row, word in enumerate(words.words[-len(new) :], len(rows)) if new}
         values = {
             NUM_RESERVED + rows[word]: hotwords.strength
-            * (_WORD_BONUS + _PHONE_BONUS * len(said[0]))
+            * (_WORD_BONUS + _NEW_WORD_BONUS * (word in new) + _PHONE_BONUS * len(said[0]))
             for word, said in ways.items()
             if word in rows
         }

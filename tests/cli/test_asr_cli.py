@@ -182,7 +182,8 @@ def test_json_lines_have_what_was_promised(big_call, random_model):
         assert values["rtf"] > 0 and values["duration_s"] > 0
         assert " ".join(segment["text"] for segment in values["segments"]) == values["text"]
         for segment in values["segments"]:
-            assert segment.keys() == {"start", "end", "text"}
+            assert segment.keys() == {"start", "end", "text", "confidence"}
+            assert 0 <= segment["confidence"] <= 1
             assert 0 <= segment["start"] < segment["end"] <= values["duration_s"] + 0.01
 
 
@@ -398,23 +399,45 @@ def test_srt_on_standard_output(call, long_file):
 
 def test_output_folder(call, good_files, silent_files, tmp_path):
     folder = tmp_path / "out"
-    for _ in range(2):  # the second time over the results of the first
-        done = call("--format", "vtt", "--output-dir", folder, good_files, silent_files[0])
-        assert (done.status, done.err) == (0, "")
-        stems = [
-            "a b\u00e9",
-            "speech.m4a",
-            "speech.webm",
-            "speech.mp3",
-            "speech.wav",
-            "speech.flac",
-        ]
-        written = [folder / f"{stem}.vtt" for stem in [*stems, "silence"]]
-        arrows = [line.split(" -> ")[1] for line in done.out.splitlines()]
-        assert arrows == [str(path) for path in written]
-        assert sorted(folder.iterdir()) == sorted(written)
+    options = ("--format", "vtt", "--output-dir", folder)
+    stems = ["a b\u00e9", "speech.m4a", "speech.webm", "speech.mp3", "speech.wav", "speech.flac"]
+    written = [folder / f"{stem}.vtt" for stem in [*stems, "silence"]]
+    done = call(*options, good_files, silent_files[0])
+    assert (done.status, done.err) == (0, "")
+    arrows = [line.split(" -> ")[1] for line in done.out.splitlines()]
+    assert arrows == [str(path) for path in written]
+    assert sorted(folder.iterdir()) == sorted([*written, folder / ".stepaudio-asr.jsonl"])
     assert all(path.read_text().startswith("WEBVTT\n\n00:0") for path in written[:-1])
     assert written[-1].read_text() == "WEBVTT\n"
+    before = written[0].stat().st_mtime_ns
+    again = call(*options, good_files, silent_files[0])
+    there = "stepaudio: 7 of 7 transcripts are there already\n"
+    assert (again.status, again.out, again.err) == (0, "", there)
+    assert written[0].stat().st_mtime_ns == before
+    done = call(*options, "--overwrite", silent_files[0])
+    assert (done.status, done.out.count(" -> ")) == (0, 1)
+
+
+def test_a_job_goes_on_where_it_stopped(call, examples, tmp_path):
+    folder = tmp_path / "out"
+    files = [shutil.copy(examples / f"digit_{name}.wav", tmp_path) for name in ("four", "seven")]
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no sound")
+    options = ("--output-dir", folder)
+    first = call(*options, files[0], broken)
+    assert (first.status, first.out.count(" -> ")) == (1, 1)
+    # What failed is tried again, what is new is done, and what is there is left alone.
+    second = call(*options, *files, broken)
+    assert second.status == 1 and [line.split(" -> ")[0] for line in second.out.splitlines()] == [
+        str(files[1])
+    ]
+    assert "1 of 3 transcripts are there already" in second.err and "broken.wav" in second.err
+    # Another option, a changed recording, a transcript that was removed.
+    assert call(*options, *files, "--itn").out.count(" -> ") == 2
+    assert call(*options, *files, "--itn").out == ""
+    os.utime(files[0])
+    (folder / "digit_seven.txt").unlink()
+    assert call(*options, *files, "--itn").out.count(" -> ") == 2
 
 
 def test_json_files_are_whole_objects(call, examples, tmp_path):
@@ -437,7 +460,7 @@ def test_full_disk_under_the_output_folder(call, examples, tmp_path, monkeypatch
     target = tmp_path / "digit_four.txt"
     assert done.status == 1
     assert done.err == f"stepaudio: {target}: cannot be written: no space left on the disk\n"
-    assert os.listdir(tmp_path) == ["digit_seven.txt"]
+    assert sorted(os.listdir(tmp_path)) == [".stepaudio-asr.jsonl", "digit_seven.txt"]
 
 
 def test_output_folder_that_cannot_be_made(call, examples, tmp_path):

@@ -98,7 +98,7 @@ def test_clear_speech_is_found_by_a_narrow_search(tree, language):
 
 
 def test_a_repeated_phone_needs_a_blank_between(tree, language):
-    search = WordSearch(tree, language)
+    search = WordSearch(tree, language, WordSearchOptions(language_weight=0.7))
     _, _, _, _, a = IDS
     held = np.repeat(spoken([4])[:1], 3, axis=0)
     assert search(held)[0].words == (a,)
@@ -115,3 +115,35 @@ def test_silence_has_no_words(tree, language):
 def test_what_no_word_begins_with_is_no_word(tree, language):
     found = WordSearch(tree, language)(spoken([3, 3, 3, 3], sure=0.9999))
     assert [hypothesis.words for hypothesis in found] == [()]
+
+
+def test_a_search_in_portions_is_the_same_search(tree, language):
+    search = WordSearch(tree, language)
+    log_probs = posteriors(3, num_frames=40).numpy()
+    state = search.start()
+    for first in range(0, 40, 7):
+        state = search.advance(state, log_probs[first : first + 7])
+    assert search.finish(state) == search(log_probs)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_certain_words_stay_whatever_follows(tree, language, seed):
+    search = WordSearch(tree, language)
+    state, certain = search.start(), ()
+    for first in range(0, 60, 6):
+        state = search.advance(state, posteriors(100 * seed + first, 6).numpy())
+        state = search.settle(state, 0.05, older_doubt=0.4, num_recent=2)
+        now = search.certain_words(state)
+        assert now[: len(certain)] == certain
+        assert search.likely_words(state)[: len(now)] == now
+        certain = now
+    found = search.finish(state)
+    assert certain and found
+    assert all(hypothesis.words[: len(certain)] == certain for hypothesis in found)
+
+
+def test_nothing_is_settled_without_doubt(tree, language):
+    search = WordSearch(tree, language)
+    state = search.advance(search.start(), posteriors(1, 30).numpy())
+    settled = search.settle(state, 0.0, older_doubt=0.0, num_recent=0)
+    assert len(settled.beam.history) == len(state.beam.history)

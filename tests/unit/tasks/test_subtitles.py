@@ -23,7 +23,7 @@ def test_srt_of_two_segments():
 def test_vtt_of_a_segment():
     segments = [Segment(0.25, 1.0004, "fish & chips <b> -->")]
     assert to_vtt(segments) == (
-        "WEBVTT\n\n00:00:00.250 --> 00:00:01.000\nfish &amp; chips &lt;b&gt; --&gt;\n"
+        "WEBVTT\n\n00:00:00.250 --> 00:00:01.426\nfish &amp; chips &lt;b&gt; --&gt;\n"
     )
 
 
@@ -45,7 +45,7 @@ def test_long_segment_is_spread_in_proportion_to_its_characters():
     assert [(cue.start_ms, cue.end_ms) for cue in spread] == [
         (10_000, 14_000),
         (14_000, 18_000),
-        (18_000, 20_000),
+        (18_000, 20_470),  # as long as 42 characters take to read
     ]
 
 
@@ -80,6 +80,23 @@ def test_cues_are_timed_by_their_words():
     found = list(cues([timed(text)]))
     assert [len(" ".join(cue.lines).split()) for cue in found] == [8, 4]
     assert [(cue.start_ms, cue.end_ms) for cue in found] == [(0, 15_000), (16_000, 23_000)]
+
+
+def test_a_cue_stays_until_it_can_be_read_or_the_next_one_comes():
+    segments = [Segment(0.0, 0.3, "yes"), Segment(0.8, 1.0, "no"), Segment(9.0, 9.5, "a " * 20)]
+    times = [(cue.start_ms, cue.end_ms) for cue in cues(segments)]
+    assert times == [(0, 800), (800, 1800), (9000, 10_500)]
+
+
+def test_two_lines_have_about_the_same_length():
+    (cue,) = cues([Segment(0.0, 9.0, "how much of what you say is written on the first line then")])
+    assert cue.lines == ("how much of what you say is", "written on the first line then")
+
+
+def test_punctuation_does_not_take_the_times_away():
+    plain = timed("one two")
+    segment = Segment(0.0, 99.0, "One two.", plain.words)
+    assert [(cue.start_ms, cue.end_ms) for cue in cues([segment])] == [(0, 3000)]
 
 
 def test_a_word_that_is_broken_over_lines_leaves_the_times_to_the_characters():
