@@ -119,7 +119,8 @@ class TranscriptMind:
         reply = read_reply(Completion(ids=list(token_ids)), tokenizer, "text", tools=question.tools)
         if question.forced:
             return forced_answer(reply, tokenizer.decode(token_ids), question.forced)
-        if reply.tool_error is not None or not (reply.text or reply.tool_calls):
+        has_words = any(map(str.isalnum, reply.text))  # nothing else can be said
+        if reply.tool_error is not None or not (has_words or reply.tool_calls):
             return Answer(self._config.not_understood, remembered=False)
         return Answer(reply.text, calls_of(reply))
 

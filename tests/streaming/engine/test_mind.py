@@ -124,6 +124,7 @@ def test_answers_are_read_as_the_library_reads_them(
     assert read(call) == ("", (("clock", '{"zone": "utc"}'),), True)
     sorry = talker.config.dialogue.not_understood
     assert read("") == (sorry, (), False)
+    assert read("\ufffd \ufffd?") == (sorry, (), False)
     assert read("<tool_call>function") == (sorry, (), False)
 
 
