@@ -36,7 +36,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    ContinuousBatchingConfig,
+    GenerationConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from benchmarks.multi_token import ratio
 from stepaudio.generation.completion import GenerationPrompt
@@ -54,6 +59,7 @@ AUDIO_START, AUDIO_PATCH, AUDIO_END = 4, 5, 6
 WINDOW = 256
 CHUNK = 512  # tokens that are read at a time to fill a cache
 NUM_TURNS = 20
+PAGE_SIZE = 32  # tokens of a page of transformers' paged cache
 
 
 @dataclass(frozen=True)
@@ -238,10 +244,18 @@ def padded_inputs(generator: Generator, prompts: Sequence[GenerationPrompt]) -> 
 def peer_batch(peer: Qwen2ForCausalLM, rows: Sequence[Sequence[int]], num_new: int) -> int:
     """Tokens that `generate_batch()` makes of text ids."""
     config = GenerationConfig(
-        max_new_tokens=num_new, do_sample=False, eos_token_id=-1, pad_token_id=0, use_cache=False
+        max_new_tokens=num_new, do_sample=False, eos_token_id=-1, pad_token_id=0
+    )
+    # Unless it is told how much, it takes most of the machine's memory.
+    num_tokens = sum(len(row) + num_new for row in rows)
+    num_blocks = num_tokens // PAGE_SIZE + 2 * len(rows)
+    memory = ContinuousBatchingConfig(
+        page_size=PAGE_SIZE, num_blocks=num_blocks, max_batch_tokens=num_tokens
     )
     found: Any = peer.generate_batch(
-        inputs=[list(row) for row in rows], generation_config=config, progress_bar=False
+        inputs=[list(row) for row in rows],
+        generation_config=config,
+        continuous_batching_config=memory,
     )
     return sum(len(one.generated_tokens) for one in found.values())
 
