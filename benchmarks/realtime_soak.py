@@ -62,7 +62,7 @@ class Findings:
         checks: how often what was checked.
         wrong: what was somebody else's.
         active: time in seconds and open sessions.
-        memory: time in seconds and resident memory in MB.
+        memory: time in seconds and anonymous memory in MB.
     """
 
     checks: Counter[str] = field(default_factory=Counter)
@@ -149,10 +149,17 @@ class SoakSpeaker(Speaker):
             self.findings.expect("sound of the sentence", is_own, f"{heard!r} for {sentence!r}")
 
 
-class SoakMeter(Meter):
-    """Samples memory and open sessions from the server's metrics."""
+def anonymous_mb(pid: int) -> float:
+    """Memory of a process that is not mapped from files: those pages come and go with the load."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1000
 
-    def __init__(self, target: Target, findings: Findings) -> None:
+
+class SoakMeter(Meter):
+    """Samples memory of the server's process, and open sessions from its metrics."""
+
+    def __init__(self, target: Target, pid: int, findings: Findings) -> None:
         started = time.monotonic()
 
         def read() -> tuple[float, float] | None:
@@ -163,8 +170,7 @@ class SoakMeter(Meter):
             found = read_metrics(text)
             at = time.monotonic() - started
             findings.active.append((at, active_sessions(text)))
-            if found is not None:
-                findings.memory.append((at, found[1] / 1e6))
+            findings.memory.append((at, anonymous_mb(pid)))
             return found
 
         super().__init__(read)
@@ -254,7 +260,7 @@ mixed-up sessions.
 
 | | |
 |---|---|
-| resident memory behind the warm-up | {first:.0f} MB |
+| anonymous memory behind the warm-up | {first:.0f} MB |
 | at the end | {last:.0f} MB |
 | growth (goal < 2 %) | {percent:+.2f} % |
 | events of other sessions | {report.tally.counts["foreign events"]} |
@@ -284,7 +290,7 @@ def draw(findings: Findings, path: Path) -> None:
     figure = Figure(figsize=(9, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     upper.plot(*zip(*findings.memory, strict=True))
-    upper.set(ylabel="resident memory, MB", title="Realtime server under load")
+    upper.set(ylabel="anonymous memory, MB", title="Realtime server under load")
     upper.grid(alpha=0.3)
     lower.plot(*zip(*findings.active, strict=True), drawstyle="steps-post", lw=0.8)
     lower.set(xlabel="s", ylabel="open sessions")
@@ -330,7 +336,7 @@ def main() -> int:
         options = BenchOptions(
             sessions=args.sessions, duration_s=60 * args.minutes, seed=args.seed, speaker=speaker
         )
-        meter = SoakMeter(target, findings)
+        meter = SoakMeter(target, process.pid, findings)
         report = asyncio.run(measure(target, recordings, options, meter, make_speaker=SoakSpeaker))
         asyncio.run(free_slots(target, recordings, args, findings))
     finally:
