@@ -249,7 +249,13 @@ async def measure(
     window.over.set()
     await asyncio.gather(*tasks)
     num_frames = sum(client.num_frames for client in clients)
-    return Round([seconds for client in clients for seconds in client.times], spent / num_frames)
+    times = [seconds for client in clients for seconds in client.times]
+    if not times:
+        raise SystemExit(
+            f"{mode}: no answer came in time; the server had {spent / args.seconds:.2f} cores, "
+            "which is too little: use a quiet machine or fewer --clients"
+        )
+    return Round(times, spent / num_frames)
 
 
 def cpu_seconds(pid: int) -> float:
