@@ -53,7 +53,7 @@ def run_live(args: argparse.Namespace, hotwords: Hotwords) -> int:
         summary.note(updates, time.perf_counter() - started)
         for update in updates:
             writer.write(update)
-    updates = live.finish(state)
+    updates, state = live.finish(state)
     summary.note(updates, 0.0)
     for update in updates:
         writer.write(update)

@@ -272,6 +272,50 @@ class Transcriber:
         transcribe_pool()
         yield from take_complete(unfinished)
 
+    def iter_segments(
+        self,
+        source: AudioSource,
+        *,
+        name: str | None = None,
+        hotwords: Hotwords | str | Iterable[str] | None = None,
+    ) -> Iterator[Segment]:
+        """Transcribe a recording of any length, segment by segment, while it is being read.
+
+        Args:
+            source: path, bytes or file object of an audio file.
+            name: what error messages call it; None: its path.
+            hotwords: words and phrases to expect; None: those of this transcriber.
+
+        Yields:
+            The segments in order. Nothing is read before the first one is asked for, and at most a
+            batch ahead of the one that is.
+
+        Raises:
+            AudioLoadError: it cannot be read; what was readable has been yielded.
+            CapacityError: a window of it does not fit the model.
+            ConfigError: the model cannot hear a hotword.
+        """
+        expected = self._hotwords if hotwords is None else Hotwords.parse(hotwords)
+        job = Job(0, Recording(source, name))
+        windows = self._read(job, measure=False)
+        failure: AudioLoadError | None = None
+        while failure is None:
+            batch: list[tuple[Job, SpeechWindow]] = []
+            try:
+                for window in islice(windows, self._batch_size):
+                    batch.append((job, window))
+            except AudioLoadError as error:
+                failure = error
+            if not batch and failure is None:
+                return
+            if batch:
+                self._transcribe_batch(batch, expected)
+            if job.error is not None:
+                raise job.error
+            yield from job.segments
+            job.segments.clear()
+        raise failure
+
     def live(self, *, hotwords: Hotwords | str | Iterable[str] | None = None) -> LiveTranscriber:
         """Transcribe sound while it comes in.
 

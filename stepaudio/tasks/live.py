@@ -148,9 +148,9 @@ class LiveTranscriber:
                 updates += new
         return updates, replace(state, pending=waiting[whole:].clone())
 
-    def finish(self, state: LiveState) -> list[LiveUpdate]:
-        """The stream has ended: confirm what is left."""
-        return self._listen(state.pending, state, last=True)[0]
+    def finish(self, state: LiveState) -> tuple[list[LiveUpdate], LiveState]:
+        """The stream has ended: confirm what is left; the last state has the cost of all."""
+        return self._listen(state.pending, state, last=True)
 
     def transcribe(self, blocks: Iterable[Tensor]) -> Iterator[LiveUpdate]:
         """Updates of a whole stream, as soon as its blocks (float32 [samples]) come."""
@@ -158,7 +158,7 @@ class LiveTranscriber:
         for block in blocks:
             updates, state = self.push(block, state)
             yield from updates
-        yield from self.finish(state)
+        yield from self.finish(state)[0]
 
     @torch.inference_mode()
     def _listen(
