@@ -167,13 +167,13 @@ def test_verbose_json_has_words_only_if_asked(client: OpenAI) -> None:
         ("text", "four hours of steady work\n"),
         (
             "srt",
-            "1\n00:00:00,100 --> 00:00:00,900\nfour hours\n\n"
-            "2\n00:00:01,500 --> 00:00:02,250\nof steady work\n",
+            "1\n00:00:00,100 --> 00:00:01,100\nfour hours\n\n"
+            "2\n00:00:01,500 --> 00:00:02,500\nof steady work\n",
         ),
         (
             "vtt",
-            "WEBVTT\n\n00:00:00.100 --> 00:00:00.900\nfour hours\n\n"
-            "00:00:01.500 --> 00:00:02.250\nof steady work\n",
+            "WEBVTT\n\n00:00:00.100 --> 00:00:01.100\nfour hours\n\n"
+            "00:00:01.500 --> 00:00:02.500\nof steady work\n",
         ),
     ],
 )
