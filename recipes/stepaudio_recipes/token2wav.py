@@ -7,9 +7,11 @@ the streaming mode "exact".
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from stepaudio.atomic import write_bytes_atomic, write_text_atomic
 from stepaudio.audio.prompt_features import VoiceMel
@@ -49,6 +52,7 @@ from stepaudio_recipes.voice_features import FeatureCache
 _log = logging.getLogger(__name__)
 _STAGE = "train"
 _FLOW, _SPEAKER, _CONFIG = "flow.safetensors", "speaker.safetensors", "flow.json"
+_PARAMETRIZED = "flow.input_embedding.parametrizations.weight"
 _EVALUATION_PROMPT_S = 3.0
 _TOKEN_NOISE_SALT = 4
 _FIRST_GATE = 0.5
@@ -73,8 +77,11 @@ class Token2WavConfig:
         token_noise: share of the audio tokens that are replaced at random, so that single wrong
             tokens of a language model do little harm.
         start: folder of a detokenizer of the same architecture that training begins with; None:
-            fresh weights. The embeddings of its audio tokens, which meant something else, are not
-            taken.
+            fresh weights.
+        start_codes: also take the embeddings of its audio tokens: they come from the same codec.
+        code_levels: values of every digit of a code. With them the embedding of a code begins as,
+            and learns like, a sum over its digits and their pairs, so that what is learnt of one
+            code helps all that resemble it.
         bfloat16: compute in half precision on a CPU too, where it has instructions for it.
         seed: seed of initialisation and of every draw.
         num_threads: CPU threads; 0: as PyTorch chooses.
@@ -94,6 +101,8 @@ class Token2WavConfig:
     speaker_weight: float = 0.1
     token_noise: float = 0.0
     start: str | None = None
+    start_codes: bool = False
+    code_levels: tuple[int, ...] = ()
     bfloat16: bool = False
     seed: int = 0
     num_threads: int = 0
@@ -239,12 +248,15 @@ def build_run(config: Token2WavConfig, codes: CodeSource, device: torch.device) 
         model, batch.mel.sum(dim=(0, 2)) / (batch.token_lens.sum() * config.flow.frames_per_token)
     )
     if config.start is not None:
-        begin_with(model, Path(config.start))
+        begin_with(model, Path(config.start), codes=config.start_codes)
+    if config.code_levels:
+        digits = DigitSums(config.code_levels, config.flow.input_size)
+        register_parametrization(model.flow.input_embedding, "weight", digits)
     return Run(config, data, model.to(device), device)
 
 
-def begin_with(model: FlowAndSpeaker, folder: Path) -> None:
-    """Take over the weights of a trained flow and speaker encoder, but no token embeddings.
+def begin_with(model: FlowAndSpeaker, folder: Path, *, codes: bool) -> None:
+    """Take over the weights of a trained flow and speaker encoder; token embeddings if `codes`.
 
     Raises:
         CheckpointError: they cannot be read, or are of another architecture.
@@ -253,8 +265,33 @@ def begin_with(model: FlowAndSpeaker, folder: Path) -> None:
     load_strict(model.flow, read_tensors(folder / _FLOW), folder / _FLOW)
     load_strict(model.speaker, read_tensors(folder / _SPEAKER), folder / _SPEAKER)
     model.requires_grad_(True)
-    with torch.no_grad():
-        model.flow.input_embedding.weight.copy_(fresh)
+    if not codes:
+        with torch.no_grad():
+            model.flow.input_embedding.weight.copy_(fresh)
+
+
+class DigitSums(nn.Module):
+    """Parametrisation of a table of codes: free rows plus what digits and their pairs add."""
+
+    features: Tensor
+
+    def __init__(self, levels: Sequence[int], width: int) -> None:
+        super().__init__()
+        codes = torch.arange(math.prod(levels))
+        basis = [math.prod(levels[:digit]) for digit in range(len(levels))]
+        digits = [
+            nn.functional.one_hot(codes // place % n, n).float()
+            for place, n in zip(basis, levels, strict=True)
+        ]
+        pairs = [
+            (a[:, :, None] * b[:, None]).flatten(1) for a, b in itertools.combinations(digits, 2)
+        ]
+        self.register_buffer("features", torch.cat(digits + pairs, dim=1), persistent=False)
+        self.sums = nn.Parameter(torch.zeros(self.features.shape[1], width))
+
+    def forward(self, table: Tensor) -> Tensor:
+        """Rows [codes, width] as they are used."""
+        return table + self.features @ self.sums
 
 
 def main(config: Token2WavConfig) -> list[float]:
@@ -294,6 +331,12 @@ def export(config: Token2WavConfig) -> Path:
     average = read_average(Path(config.output_dir) / _STAGE)
     folder = Path(config.output_dir) / "model"
     folder.mkdir(parents=True, exist_ok=True)
+    if config.code_levels:
+        digits = DigitSums(config.code_levels, config.flow.input_size)
+        with torch.no_grad():
+            digits.sums.copy_(average.pop(f"{_PARAMETRIZED}.0.sums"))
+            table = digits(average.pop(f"{_PARAMETRIZED}.original"))
+        average["flow.input_embedding.weight"] = table
     for name, prefix in ((_FLOW, "flow."), (_SPEAKER, "speaker.")):
         tensors = {
             key.removeprefix(prefix): tensor.half().contiguous()

@@ -251,7 +251,10 @@ def test_an_interrupted_command_prints_what_it_has() -> None:
                 assert process.poll() is None
                 asyncio.run(asyncio.sleep(0.05))
             process.send_signal(signal.SIGINT)
-            printed, _ = process.communicate(timeout=30)
+            try:
+                printed, _ = process.communicate(timeout=60)
+            finally:
+                process.kill()
     assert process.returncode == 130
     assert "answers completed: " in printed and "interrupted by the user: 1" in printed
 
