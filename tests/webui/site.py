@@ -22,7 +22,7 @@ from stepaudio_webui.backend import Backend, BackendStatus
 from stepaudio_webui.serve import ServeSession, build_site, page_config
 from tests.streaming.scripted_engine import ScriptedEngine
 
-PATIENCE_S = 240.0  # only a test that fails waits so long
+PATIENCE_S = 120.0  # only a test that fails waits so long
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--autoplay-policy=no-user-gesture-required",
