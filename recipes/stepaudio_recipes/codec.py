@@ -9,6 +9,7 @@ who speaks (Step-Audio 2, section 3; CosyVoice 2).
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -379,8 +380,6 @@ def export(config: CodecConfig, model: CodecModel) -> TrainedTokenizer:
         folder / "tokenizer" / "speech_tokenizer.safetensors",
         safetensors.torch.save(tensors, {"format": "pt"}),
     )
-    import json
-
     text = json.dumps(write_tokenizer_config(tokenizer.config), indent=2) + "\n"
     write_text_atomic(folder / "tokenizer" / "config.json", text)
     _log.info("tokenizer written to %s", folder / "tokenizer")

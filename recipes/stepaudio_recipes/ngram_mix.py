@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stepaudio.text.ngram import END, START, UNKNOWN, Contexts, Floats, Ints, NgramModel
+from stepaudio.text.ngram import END, START, UNKNOWN, Contexts, Floats, Ints, NgramModel, find_keys
 from stepaudio_recipes.sphinx_lm import SphinxTrigrams
 
 _NO_PAIR = -1
@@ -42,7 +42,7 @@ def in_vocabulary(
     triples = new[trigrams.triples]
     inside = ((triples >= 0) & (triples <= largest_word)).all(axis=1)
     triples, values = triples[inside], trigrams.triple[inside]
-    owner, found = _find(pair_keys, triples[:, 0] * vocab_size + triples[:, 1])
+    owner, found = find_keys(pair_keys, triples[:, 0] * vocab_size + triples[:, 1])
     triple_keys = owner[found] * vocab_size + triples[found, 2]
     sorted3 = np.argsort(triple_keys)
     return NgramModel(
@@ -164,11 +164,6 @@ def _whole_triples(model: NgramModel) -> Ints:
 
 
 def _score_triples(model: NgramModel, start: Ints, last: Ints) -> Floats:
-    rows, found = _find(model.pair_keys, start)
+    rows, found = find_keys(model.pair_keys, start)
     contexts = Contexts(np.where(found, rows, _NO_PAIR), start % model.vocab_size)
     return model.score(contexts, last)
-
-
-def _find(keys: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-    rows = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
-    return rows, keys[rows] == wanted if len(keys) else np.zeros(len(wanted), bool)

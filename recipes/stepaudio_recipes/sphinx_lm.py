@@ -18,7 +18,6 @@ from stepaudio.errors import ConfigError
 _MAGIC = b"Trie Language Model"
 _TABLE = 1 << 16  # probabilities and back-off weights are 16-bit indices
 _LOG_BASE = float(np.log(1.0001))  # of the stored logarithms
-_NEXT_MISSING = "the file ends too early"
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -95,7 +94,7 @@ def _parse(data: bytes) -> SphinxTrigrams:
     triple_words, triple_values, _, offset = _records(data, offset, counts[2], word_bits, 16, 0)
     names = data[offset + 4 :].split(b"\0")[: counts[0]]
     if len(names) != counts[0]:
-        raise ValueError(_NEXT_MISSING)
+        raise ValueError("the file ends too early")
     # The trie begins with the last word: the children of a node are the words before it. The last
     # of the counted records may be empty.
     last = _owners(unigrams["next"].astype(np.int64), counts[1])

@@ -112,9 +112,8 @@ def read_tensors_of(folder: Path, prefix: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: files are missing or damaged, or the model has no such part.
     """
-    stored = _stored_tensors(folder)
     tensors: dict[str, Tensor] = {}
-    for path in sorted({path for path, _ in stored.values()}):
+    for path in weight_files(folder):
         with _open_shard(path) as shard:
             names = [name for name in shard.keys() if name.startswith(prefix)]
             tensors |= {name: shard.get_tensor(name) for name in names}
@@ -204,6 +203,20 @@ def weights_hash(digests: Mapping[str, str]) -> str:
 
 def _stored_tensors(folder: Path) -> dict[str, tuple[Path, list[int]]]:
     """Shard and shape of every stored tensor, from the headers alone."""
+    stored = {}
+    for path in weight_files(folder):
+        with _open_shard(path) as shard:
+            for name in shard.keys():
+                stored[name] = (path, list(shard.get_slice(name).get_shape()))
+    return stored
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model's weights.
+
+    Raises:
+        CheckpointError: one is missing.
+    """
     if (folder / INDEX_FILE).is_file():
         weight_map = read_json_object(folder / INDEX_FILE).get("weight_map")
         if not isinstance(weight_map, dict):
@@ -214,12 +227,7 @@ def _stored_tensors(folder: Path) -> dict[str, tuple[Path, list[int]]]:
     absent = [path.name for path in paths if not path.is_file()]
     if absent:
         raise CheckpointError(f"{folder}: weights are missing: {', '.join(absent)}")
-    stored = {}
-    for path in paths:
-        with _open_shard(path) as shard:
-            for name in shard.keys():
-                stored[name] = (path, list(shard.get_slice(name).get_shape()))
-    return stored
+    return paths
 
 
 @contextmanager

@@ -72,18 +72,18 @@ class NgramModel:
 
     def score(self, contexts: Contexts, words: Ints) -> Floats:
         """Log-probability [N] of each history's next word."""
-        rows, found = _find(self.pair_keys, contexts.word * self.vocab_size + words)
+        rows, found = find_keys(self.pair_keys, contexts.word * self.vocab_size + words)
         lower = self.unigram_backoff[contexts.word] + self.unigram[words]
         lower = np.where(found, _at(self.pair, rows), lower)
         known = contexts.pair != _NO_CONTEXT
         keys = np.where(known, contexts.pair * self.vocab_size + words, -1)
-        rows, found = _find(self.triple_keys, keys)
+        rows, found = find_keys(self.triple_keys, keys)
         backed_off = lower + np.where(known, _at(self.pair_backoff, contexts.pair), 0)
         return np.where(found, _at(self.triple, rows), backed_off).astype(np.float32)
 
     def extend(self, contexts: Contexts, words: Ints) -> Contexts:
         """The histories with one word more."""
-        rows, found = _find(self.pair_keys, contexts.word * self.vocab_size + words)
+        rows, found = find_keys(self.pair_keys, contexts.word * self.vocab_size + words)
         return Contexts(np.where(found, rows, _NO_CONTEXT), words)
 
     def with_words(self, log_probs: Floats) -> NgramModel:
@@ -167,12 +167,13 @@ def _rounded(logs: Floats) -> NDArray[np.uint8]:
 
 
 def _log_of(stored: NDArray[np.generic]) -> Floats:
-    if stored.dtype == np.float16:  # files of the first release
-        return stored.astype(np.float32)
+    if stored.dtype != np.uint8:
+        raise ValueError("logarithms are not stored in steps: make the word model again")
     return (_LARGEST - stored.astype(np.float32) * _STEP).astype(np.float32)
 
 
-def _find(keys: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+def find_keys(keys: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Where numbers are, or would be, among sorted keys, and whether they are there."""
     rows = np.searchsorted(keys, wanted)
     inside = rows < len(keys)
     return rows, inside & (_at(keys, rows) == wanted)
@@ -229,7 +230,7 @@ def train_ngrams(
     owner = np.searchsorted(pair_keys[kept], triple_keys // vocab_size)
     inside = owner < kept.sum()
     owned = inside & (_at(pair_keys[kept], owner) == triple_keys // vocab_size)
-    tail, tail_found = _find(pair_keys[kept], triple_keys % vocab_size**2)
+    tail, tail_found = find_keys(pair_keys[kept], triple_keys % vocab_size**2)
     kept3 = (triple_counts >= min_count) & owned & tail_found
     owner = np.where(owned, owner, 0)
     share3, left_over3 = _discounted(

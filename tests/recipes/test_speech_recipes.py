@@ -13,6 +13,7 @@ import torch
 from stepaudio.audio.io import load_audio
 from stepaudio.errors import ConfigError
 from stepaudio.generation.adapters import AdapterSet
+from stepaudio.models.adapters import load_adapter
 from stepaudio.models.checkpoint import load_pretrained, pretrained_folder
 from stepaudio.models.token2wav.tokenizer_checkpoint import load_tokenizer, read_tokenizer_config
 from stepaudio.text.manifest import read_manifest
@@ -128,6 +129,38 @@ def test_audio_without_codes_is_named(data, codec_run, tmp_path):
 
 def test_speech_losses_are_the_pinned_ones(speech_run):
     assert [round(loss, 3) for loss in speech_run[1]] == pytest.approx(SPEECH_LOSSES, abs=5e-3)
+
+
+def test_a_voice_begins_with_another_one_and_adapters_are_kept(data, speech_run, tmp_path):
+    model = data / "run" / "model"
+    tts, chat = speech_run[0].stages
+    config = dataclasses.replace(
+        speech_run[0],
+        foundation=str(model),
+        output_dir=str(tmp_path),
+        stages=(
+            dataclasses.replace(tts, start=str(model), loop=dataclasses.replace(tts.loop, steps=1)),
+            dataclasses.replace(chat, objective="kept"),
+        ),
+    )
+    tokenizer = TextTokenizer.from_folder(config.tokenizer)
+    run = speech_pretrain.SpeechRun(
+        config, tokenizer, torch.device("cpu"), speech_pretrain.Workers()
+    )
+    decoder = speech_pretrain.speech_decoder(run, config.stages[0])
+    old = load_pretrained(model, device="cpu")[0].model.embed_tokens.weight.detach()
+    ids = torch.arange(run.first_row(), tokenizer.num_tokens)
+    first = tokenizer.vocab.audio_0
+    is_code = (ids >= first) & (ids < first + NUM_CODES)
+    same = (decoder.rows.detach() == old[run.first_row() :]).all(dim=1)
+    assert bool(same[~is_code].all()) and not bool(same[is_code].any())
+    parameters = dict(decoder.backbone.named_parameters())
+    for name, tensor in load_adapter(model / "adapters" / "tts").tensors.items():
+        torch.testing.assert_close(parameters[name].detach(), tensor.float())
+    assert len(speech_pretrain.main(config)) == 1
+    kept = load_adapter(tmp_path / "model" / "adapters" / "chat").tensors
+    for name, tensor in load_adapter(model / "adapters" / "chat").tensors.items():
+        assert torch.equal(kept[name], tensor)
 
 
 def test_hearing_stays_as_it_is_bit_by_bit(data, speech_run):

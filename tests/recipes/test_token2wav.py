@@ -69,6 +69,43 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(finished, arguments, tm
     assert first + second[:1] == pytest.approx(finished[1][:3], abs=1e-5)
 
 
+def test_a_run_begins_with_trained_weights(finished, arguments, tmp_path):
+    """Digits add to the table of codes from zero, and are one table again when it is written."""
+    trained = finished[2] / "model"
+    others = ["code_levels=[3,3,3]", "loop.steps=1", f"start={trained}", f"output_dir={tmp_path}"]
+    config = config_of(arguments, *others, "start_codes=true")
+    run = token2wav.build_run(config, CodeStore(config.codes), torch.device("cpu"))
+    flow, speaker = token2wav.load_trained(trained)
+    torch.testing.assert_close(
+        run.model.flow.input_embedding.weight, flow.input_embedding.weight.float()
+    )
+    for name, value in speaker.state_dict().items():
+        torch.testing.assert_close(run.model.speaker.state_dict()[name], value.float())
+    losses = token2wav.main(config)
+    written = token2wav.load_trained(tmp_path / "model")[0]
+    assert len(losses) == 1
+    assert written.state_dict().keys() == flow.state_dict().keys()
+    fresh = config_of(arguments, *others)
+    again = token2wav.build_run(fresh, CodeStore(fresh.codes), torch.device("cpu"))
+    assert not torch.equal(
+        again.model.flow.input_embedding.weight, flow.input_embedding.weight.float()
+    )
+
+
+def test_codes_share_what_their_digits_learn():
+    sums = token2wav.DigitSums((3, 3), 4)
+    table = torch.zeros(9, 4)
+    # The first digit of code 4 is 1, as it is of codes 1 and 7.
+    sums(table)[4].sum().backward()
+    moved = sums(table).detach()
+    with torch.no_grad():
+        sums.sums -= sums.sums.grad
+    change = (sums(table) - moved).abs().sum(dim=1)
+    assert change[4] == change.max()
+    assert bool((change[[1, 7, 3, 5]] > 0).all())
+    assert bool((change[[0, 2, 6, 8]] == 0).all())
+
+
 def test_evaluations_are_logged(finished):
     rows = [json.loads(line) for line in (finished[2] / "train" / "log.jsonl").open()]
     assert any(0 < row.get("mel", 0) < 20 and 0 < row["mel_prompt"] < 20 for row in rows)

@@ -22,6 +22,7 @@ from stepaudio.atomic import write_bytes_atomic, write_text_atomic
 from stepaudio.audio.prompt_features import VoiceMel
 from stepaudio.catalog import embedded_folder
 from stepaudio.errors import CheckpointError, ConfigError, OutputError
+from stepaudio.models.checkpoint import weight_files
 from stepaudio.models.hub import SPEECH_FILES, checkpoint_folder
 from stepaudio.models.token2wav.flow import Flow
 from stepaudio.models.token2wav.flow_checkpoint import load_flow
@@ -31,6 +32,8 @@ from stepaudio.models.token2wav.hift import HiftVocoder
 from stepaudio.models.token2wav.hift_config import HiftConfig
 from stepaudio.models.token2wav.istft_vocoder import IstftVocoder
 from stepaudio.models.token2wav.s3_onnx import OnnxS3Tokenizer
+from stepaudio.models.token2wav.s3_tokenizer import S3Config
+from stepaudio.models.token2wav.shared_tokenizer import SharedTokenizerConfig
 from stepaudio.models.token2wav.source_filter_vocoder import SourceFilterVocoder
 from stepaudio.models.token2wav.speaker import (
     OnnxSpeakerEncoder,
@@ -172,11 +175,19 @@ def _load_ours(folder: Path, device: torch.device | str) -> Token2WavParts:
         speaker=load_speaker_network(folder / _SPEAKER, speaker_config),
         mel=mel,
         frames_per_token=config.frames_per_token,
-        fingerprint=fingerprint_of([folder / _TOKENIZER, folder / _SPEAKER]),
+        fingerprint=fingerprint_of(_voice_files(folder, tokenizer_config)),
     )
     flow = load_flow(folder / _FLOW, config, device=device)
     vocoder = load_vocoder(folder / _VOCODER, vocoder_config, device=device)
     return Token2WavParts(flow, vocoder, encoders)
+
+
+def _voice_files(folder: Path, config: S3Config | SharedTokenizerConfig) -> list[Path]:
+    """Every file of weights that a voice prompt depends on."""
+    files = [folder / _TOKENIZER, folder / _SPEAKER]
+    if isinstance(config, SharedTokenizerConfig):
+        files += weight_files(folder.parent)
+    return files
 
 
 def save_parts(folder: str | Path, parts: TrainedParts) -> None:

@@ -22,14 +22,16 @@ from stepaudio.models.token2wav.onnx_session import (
     run_session,
 )
 from stepaudio.models.token2wav.s3_tokenizer import S3Config, S3Tokenizer, s3_from_tensors
-from stepaudio.models.token2wav.tokenizing import tokenize_windows
+from stepaudio.models.token2wav.tokenizing import ConfiguredTokenizer, tokenize_windows
 
 # Module names of the public graph that differ from those of the native model.
 _RENAMED = {"encoders": "encoder", "project_in": "project_down"}
 
 
-class OnnxS3Tokenizer:
+class OnnxS3Tokenizer(ConfiguredTokenizer):
     """S3 tokenizer run by onnxruntime."""
+
+    config: S3Config
 
     def __init__(self, path: str | Path, config: S3Config | None = None) -> None:
         """Open ``speech_tokenizer_v2_25hz.onnx``.
@@ -43,16 +45,6 @@ class OnnxS3Tokenizer:
         """
         self.config = config or S3Config()
         self._session = open_session(path, num_inputs=2)
-
-    @property
-    def codebook_size(self) -> int:
-        """Number of codes."""
-        return self.config.codebook_size
-
-    @property
-    def token_rate(self) -> float:
-        """Tokens in a second."""
-        return self.config.token_rate
 
     def tokenize(self, wav: Tensor) -> Tensor:
         """Turn 16 kHz mono speech [samples] of any length into codes, int64 [tokens]."""

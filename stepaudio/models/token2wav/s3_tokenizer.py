@@ -25,6 +25,7 @@ from stepaudio.models.encoder import length_mask
 from stepaudio.models.layers import apply_rotary, rotary_tables
 from stepaudio.models.token2wav.loading import load_strict, read_tensors
 from stepaudio.models.token2wav.tokenizing import (
+    ConfiguredTokenizer,
     FiniteScalarCodebook,
     TokenizerConfig,
     tokenize_windows,
@@ -165,8 +166,10 @@ class _Quantizer(nn.Module):
         self._codebook = FiniteScalarCodebook(config.n_audio_state, config.codebook_levels)
 
 
-class S3Tokenizer(nn.Module):
+class S3Tokenizer(nn.Module, ConfiguredTokenizer):
     """The tokenizer, trainable."""
+
+    config: S3Config
 
     def __init__(self, config: S3Config) -> None:
         super().__init__()
@@ -178,16 +181,6 @@ class S3Tokenizer(nn.Module):
     def codebook(self) -> FiniteScalarCodebook:
         """Quantisation of the encoder's frames."""
         return self.quantizer._codebook
-
-    @property
-    def codebook_size(self) -> int:
-        """Number of codes."""
-        return self.config.codebook_size
-
-    @property
-    def token_rate(self) -> float:
-        """Tokens in a second."""
-        return self.config.token_rate
 
     def forward(self, mel_BMT: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
         """Quantised values [B, S, Q], with gradients, and the valid ones of each row [B].

@@ -13,7 +13,7 @@ Q digits of a code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from stepaudio.models.config import AudioEncoderConfig
 from stepaudio.models.encoder import AudioEncoder, length_mask
 from stepaudio.models.token2wav.loading import load_strict, read_tensors
 from stepaudio.models.token2wav.tokenizing import (
+    ConfiguredTokenizer,
     FiniteScalarCodebook,
     TokenizerConfig,
     tokenize_windows,
@@ -53,7 +54,7 @@ class SharedTokenizerConfig(TokenizerConfig):
     width: int = 128
     num_blocks: int = 2
     kernel: int = 5
-    codebook_levels: tuple[int, ...] = field(default=(3,) * 6)
+    codebook_levels: tuple[int, ...] = (3,) * 6
 
     def __post_init__(self) -> None:
         geometry = self.encoder.geometry
@@ -92,8 +93,10 @@ class _Block(nn.Module):
         return x_BSD + self.mlp(self.norm(y))
 
 
-class SharedTokenizer(nn.Module):
+class SharedTokenizer(nn.Module, ConfiguredTokenizer):
     """The tokenizer; everything behind its encoder is trainable."""
+
+    config: SharedTokenizerConfig
 
     def __init__(self, config: SharedTokenizerConfig) -> None:
         super().__init__()
@@ -101,23 +104,13 @@ class SharedTokenizer(nn.Module):
         self.encoder = AudioEncoder(config.encoder)
         stride, width = config.token_stride, config.width
         self.spread = nn.Linear(config.encoder.n_audio_state, 2 * width)
-        # Of odd reach at both sides: a token hears half a token more than its own frames.
+        # A token hears half a token more than its own frames at each side.
         self.mel = nn.Conv1d(
             config.encoder.n_mels, width, 2 * stride, stride=stride, padding=stride // 2
         )
         self.blocks = nn.ModuleList(_Block(width, config.kernel) for _ in range(config.num_blocks))
         self.norm = nn.LayerNorm(width)
         self.codebook = FiniteScalarCodebook(width, config.codebook_levels)
-
-    @property
-    def codebook_size(self) -> int:
-        """Number of codes."""
-        return self.config.codebook_size
-
-    @property
-    def token_rate(self) -> float:
-        """Tokens in a second."""
-        return self.config.token_rate
 
     def log_mel(self, wav: Tensor) -> Tensor:
         """Mel [M, T] of 16 kHz speech [samples], padded with silence to whole encoder frames."""

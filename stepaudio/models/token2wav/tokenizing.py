@@ -7,6 +7,7 @@ Q digits of a code.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,7 +39,7 @@ class SpeechTokenizer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerConfig(ConfigSection):
+class TokenizerConfig(ConfigSection, ABC):
     """Fields that every tokenizer has.
 
     Attributes:
@@ -63,9 +64,9 @@ class TokenizerConfig(ConfigSection):
             raise ConfigError("overlap_s must be positive and below window_s")
 
     @property
+    @abstractmethod
     def token_stride(self) -> int:
         """Mel frames for every token."""
-        raise NotImplementedError
 
     @property
     def token_rate(self) -> float:
@@ -86,6 +87,26 @@ class TokenizerConfig(ConfigSection):
             start = bounds[-1][0] + step
             bounds.append((start, min(start + size, num_frames)))
         return bounds
+
+
+class ConfiguredTokenizer:
+    """What a tokenizer's configuration tells of it.
+
+    Attributes:
+        config: set by the tokenizer.
+    """
+
+    config: TokenizerConfig
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes."""
+        return self.config.codebook_size
+
+    @property
+    def token_rate(self) -> float:
+        """Tokens in a second."""
+        return self.config.token_rate
 
 
 def tokenize_windows(
