@@ -27,8 +27,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BrowserFactory = Callable[..., Browser]
 
 
-# Playwright's loop runs in this thread while it is open: not longer than these tests.
-@pytest.fixture(scope="package")
+# Playwright's loop runs in this thread while it is open, and no other can: not longer than one
+# file, as tests of other folders may come next. (Without __init__.py a package is the session.)
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     if CHROMIUM is None:
         pytest.skip("tests of the web demo need Debian's chromium: apt-get install chromium")
@@ -36,7 +37,7 @@ def playwright() -> Iterator[Playwright]:
         yield opened
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def launch(playwright: Playwright) -> Iterator[BrowserFactory]:
     """Start a browser: with a recording for a microphone, or with one that is refused."""
     browsers: dict[tuple[Path | None, bool], Browser] = {}

@@ -45,14 +45,10 @@ def test_wrong_arguments_are_told_in_one_line(
         ([*server, "--model", "nano"], "exclude each other"),
         (["--api-key-file", str(empty)], "key of a --server"),
         ([*server, "--api-key-file", str(empty)], "has no key"),
+        (["--server", "gpu:8000", "--port", "0"], "expected an address"),
     ):
         assert main(arguments) == 1
         assert words in capsys.readouterr().err
-    # A process of its own: in this one a browser's event loop may be running.
-    command = [sys.executable, "-m", "stepaudio_webui.cli", "--server", "gpu:8000", "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 1 and "expected an address" in done.stderr
-    assert "Traceback" not in done.stderr
     with pytest.raises(SystemExit) as ended:
         build_parser().parse_args(["--port", "70000"])
     assert ended.value.code == 2
