@@ -74,6 +74,7 @@ class Token2WavConfig:
         training: what the flow sees; prompts come from `data`.
         mel: the mel between flow and vocoder.
         speaker_weight: weight of the classification of the training's speakers.
+        prior_weight: weight of the encoder's guess of the mel, see `FlowLosses`.
         token_noise: share of the audio tokens that are replaced at random, so that single wrong
             tokens of a language model do little harm.
         start: folder of a detokenizer of the same architecture that training begins with; None:
@@ -99,6 +100,7 @@ class Token2WavConfig:
     training: FlowTraining = field(default_factory=FlowTraining)
     mel: VoiceMel = field(default_factory=VoiceMel)
     speaker_weight: float = 0.1
+    prior_weight: float = 0.0
     token_noise: float = 0.0
     start: str | None = None
     start_codes: bool = False
@@ -180,10 +182,14 @@ class Run:
             flow_batch = replace(batch.flow_batch(embedding), tokens=tokens)
             draw = draw_flow(flow_batch, config.training, generator)
             draw = replace(draw, prompt_lens=batch.prompt_lens)
-            matching = flow_matching_loss(model.flow, flow_batch, draw, with_prompt=False)
+            matching, prior = flow_matching_loss(model.flow, flow_batch, draw, with_prompt=False)
             identity = speaker_loss(embedding.float(), model.centres, batch.speakers)
-        loss = matching + config.speaker_weight * identity
-        metrics = {"flow": float(matching.detach()), "speaker": float(identity.detach())}
+        loss = matching + config.prior_weight * prior + config.speaker_weight * identity
+        metrics = {
+            "flow": float(matching.detach()),
+            "prior": float(prior.detach()),
+            "speaker": float(identity.detach()),
+        }
         return StepResult(loss, metrics, batch.num_tokens)
 
     def evaluate(self) -> Mapping[str, float]:

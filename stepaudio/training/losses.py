@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from stepaudio.models.token2wav.flow import Flow
 from stepaudio.models.token2wav.flow_training import (
     FlowBatch,
     FlowPoint,
+    estimate_at,
     valid_frames,
     velocity_at,
 )
@@ -106,6 +108,19 @@ def draw_flow(batch: FlowBatch, options: FlowTraining, generator: torch.Generato
     )
 
 
+class FlowLosses(NamedTuple):
+    """Losses of a flow, scalars.
+
+    Attributes:
+        velocity: of the flow matching itself.
+        prior: of the encoder's output plus the speaker condition as a guess of the mel, which
+            shows the encoder the way from the first step on (the prior loss of arXiv 2105.06337).
+    """
+
+    velocity: Tensor
+    prior: Tensor
+
+
 def flow_matching_loss(
     flow: Flow,
     batch: FlowBatch,
@@ -113,7 +128,7 @@ def flow_matching_loss(
     *,
     sigma_min: float = 1e-6,
     with_prompt: bool = True,
-) -> Tensor:
+) -> FlowLosses:
     """Conditional flow-matching loss on straight paths (arXiv 2210.02747, section 4.1).
 
     Args:
@@ -124,14 +139,18 @@ def flow_matching_loss(
         with_prompt: whether the frames of prompts count, whose mel the model is given.
 
     Returns:
-        Scalar: mean squared error of the velocity over bands and valid frames.
+        Mean squared errors over bands and valid frames.
     """
     point = _point(batch, draw, sigma_min)
     target = batch.mel - (1 - sigma_min) * draw.noise
     counted = valid_frames(flow, batch)
     if not with_prompt:
         counted &= ~valid_frames(flow, replace(batch, token_lens=draw.prompt_lens))
-    return _velocity_error(counted, velocity_at(flow, batch, point), target)
+    velocity, mu = estimate_at(flow, batch, point)
+    prior = mu + flow.speaker(batch.speaker)[..., None]
+    return FlowLosses(
+        _squared_error(counted, velocity, target), _squared_error(counted, prior, batch.mel)
+    )
 
 
 def flow_distillation_loss(
@@ -143,7 +162,7 @@ def flow_distillation_loss(
     velocity is of no use, so that the draw should keep all conditions.
 
     Returns:
-        Scalar as in `flow_matching_loss`.
+        Scalar: mean squared error of the velocity.
     """
     point = _point(batch, draw, sigma_min)
     rate = teacher.config.sampler.cfg_rate
@@ -153,7 +172,7 @@ def flow_distillation_loss(
             nothing = replace(point, conditioned=torch.zeros_like(point.conditioned))
             target = (1 + rate) * target - rate * velocity_at(teacher, batch, nothing)
     counted = valid_frames(student, batch)
-    return _velocity_error(counted, velocity_at(student, batch, point), target)
+    return _squared_error(counted, velocity_at(student, batch, point), target)
 
 
 def _point(batch: FlowBatch, draw: FlowDraw, sigma_min: float) -> FlowPoint:
@@ -162,9 +181,9 @@ def _point(batch: FlowBatch, draw: FlowDraw, sigma_min: float) -> FlowPoint:
     return FlowPoint(x, draw.times, draw.prompt_lens, draw.conditioned, draw.schedule)
 
 
-def _velocity_error(counted: Tensor, velocity: Tensor, target: Tensor) -> Tensor:
+def _squared_error(counted: Tensor, values: Tensor, target: Tensor) -> Tensor:
     frames = counted[:, None]
-    error = ((velocity - target) * frames).square().sum()
+    error = ((values - target) * frames).square().sum()
     return error / (frames.sum() * target.shape[1]).clamp(min=1)
 
 

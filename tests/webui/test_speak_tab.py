@@ -35,7 +35,7 @@ from stepaudio_webui.takes import (
 from tests.streaming.serving import serving
 from tests.streaming.test_http_audio import ScriptedRecognizer, ScriptedSpeaker
 from tests.webui.site import Site, screenshot, showing
-from tests.webui.tabs import PIECE, SpeakTab, ToneBackend
+from tests.webui.tabs import PATIENCE_S, PIECE, SpeakTab, ToneBackend
 
 TEXT = "It is ten past nine."
 
@@ -102,7 +102,7 @@ def test_nano_is_heard_and_judged(
 
 def test_a_decision_can_be_corrected(page: Page, tone_site: Site, home: Path) -> None:
     tab = SpeakTab(page, tone_site)
-    assert str(home) in page.inner_text("body")
+    page.get_by_text(str(home)).wait_for(timeout=1000 * PATIENCE_S)
     tab.write("one two three")
     page.fill("#speak-instruction input, #speak-instruction textarea", "sadly")
     page.fill("#speak-seed input", "5")

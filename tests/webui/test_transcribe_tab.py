@@ -141,6 +141,7 @@ def test_many_recordings_and_a_bad_one(
     page.click("#batch-start")
     said = tab.wait_for("batch-status", "written down")
     assert "2 of 4 files written down; 2 could not be" in said
+    page.locator("#batch-table tbody tr").nth(3).wait_for()
     rows = [row.split("\t") for row in page.locator("#batch-table tbody tr").all_inner_texts()]
     assert [row[0] for row in rows] == ["first.wav", "notes.mp3", "endless.flac", "last.flac"]
     assert rows[0][2] == "<b>one two"

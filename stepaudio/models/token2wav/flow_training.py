@@ -10,6 +10,7 @@ Shape legend: B batch, N tokens, T frames, C mel bands, E speaker embedding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,8 +59,25 @@ class FlowPoint:
     schedule: ChunkSchedule | None
 
 
+class Estimate(NamedTuple):
+    """What a flow makes of a point; behind the end of a row it is anything.
+
+    Attributes:
+        velocity: [B, C, T] of the estimator, unguided.
+        mu: [B, C, T], what the encoder made of the tokens.
+    """
+
+    velocity: Tensor
+    mu: Tensor
+
+
 def velocity_at(flow: Flow, batch: FlowBatch, point: FlowPoint) -> Tensor:
-    """Velocity [B, C, T] of the estimator, unguided; behind the end of a row it is anything."""
+    """Velocity [B, C, T] alone, see `estimate_at`."""
+    return estimate_at(flow, batch, point).velocity
+
+
+def estimate_at(flow: Flow, batch: FlowBatch, point: FlowPoint) -> Estimate:
+    """Velocity of the estimator and the encoder's output under the mask of the point."""
     if point.schedule is None:
         return _full(flow, batch, point)
     return _chunked(flow, batch, point, point.schedule)
@@ -85,7 +103,7 @@ def _estimate(
     return velocity, EstimatorPast(trace.conv, (trace.new,))
 
 
-def _full(flow: Flow, batch: FlowBatch, point: FlowPoint) -> Tensor:
+def _full(flow: Flow, batch: FlowBatch, point: FlowPoint) -> Estimate:
     rows, size = batch.tokens.shape
     views = _prompt_views(flow, batch.token_lens, size)
     tokens = _shifted(batch.tokens, None, size + flow.config.lookahead_tokens)
@@ -93,10 +111,10 @@ def _full(flow: Flow, batch: FlowBatch, point: FlowPoint) -> Tensor:
     known = batch.mel * _frames(flow, point.prompt_lens, batch.mel.shape[-1])[:, None]
     given = Condition(mu, flow.speaker(batch.speaker), known)
     past = flow.decoder.estimator.empty_past(rows)
-    return _estimate(flow, point, point.x, given, past, views[1])[0]
+    return Estimate(_estimate(flow, point, point.x, given, past, views[1])[0], mu)
 
 
-def _chunked(flow: Flow, batch: FlowBatch, point: FlowPoint, schedule: ChunkSchedule) -> Tensor:
+def _chunked(flow: Flow, batch: FlowBatch, point: FlowPoint, schedule: ChunkSchedule) -> Estimate:
     """Prompt, then what is behind it; both are put together in the order of the utterance."""
     factor, lookahead = flow.config.frames_per_token, flow.config.lookahead_tokens
     rows, size = batch.tokens.shape
@@ -107,8 +125,9 @@ def _chunked(flow: Flow, batch: FlowBatch, point: FlowPoint, schedule: ChunkSche
 
     empty, start = flow.encoder.empty_past(rows), flow.decoder.estimator.empty_past(rows)
     views = _prompt_views(flow, lens, longest)
-    mu, trace = flow.encode(_shifted(batch.tokens, None, longest + lookahead), lens, empty, views)
-    given = Condition(mu, speaker, batch.mel[..., : longest * factor])
+    tokens = _shifted(batch.tokens, None, longest + lookahead)
+    prompt_mu, trace = flow.encode(tokens, lens, empty, views)
+    given = Condition(prompt_mu, speaker, batch.mel[..., : longest * factor])
     x = point.x[..., : longest * factor]
     prompt_velocity, memory = _estimate(flow, point, x, given, start, views[1])
 
@@ -128,10 +147,16 @@ def _chunked(flow: Flow, batch: FlowBatch, point: FlowPoint, schedule: ChunkSche
     x = _shifted(point.x, frames, rest * factor)
     behind = EstimatorPast(tails, memory.parts)
     velocity, _ = _estimate(flow, point, x, given, behind, views[1])
-    return torch.where(
-        _frames(flow, lens, size * factor)[:, None],
-        _shifted(prompt_velocity, None, size * factor),
-        _shifted(velocity, -frames, size * factor),
+    in_prompt = _frames(flow, lens, size * factor)[:, None]
+    return Estimate(
+        *(
+            torch.where(
+                in_prompt,
+                _shifted(prompt, None, size * factor),
+                _shifted(rest_of_it, -frames, size * factor),
+            )
+            for prompt, rest_of_it in ((prompt_velocity, velocity), (prompt_mu, mu))
+        )
     )
 
 

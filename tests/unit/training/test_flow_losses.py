@@ -9,7 +9,13 @@ from torch import Tensor
 from stepaudio.models.token2wav.chunks import ChunkSchedule
 from stepaudio.models.token2wav.flow import Flow, VoicePrompt
 from stepaudio.models.token2wav.flow_exact import ExactMelDecoder
-from stepaudio.models.token2wav.flow_training import FlowBatch, FlowPoint, velocity_at
+from stepaudio.models.token2wav.flow_training import (
+    Estimate,
+    FlowBatch,
+    FlowPoint,
+    estimate_at,
+    velocity_at,
+)
 from stepaudio.models.token2wav.noise import positional_noise
 from stepaudio.training.losses import (
     FlowDraw,
@@ -87,18 +93,19 @@ def test_rows_and_padding_are_independent(schedule: ChunkSchedule | None) -> Non
             draw.conditioned[row : row + 1],
             schedule,
         )
-        losses.append(flow_matching_loss(flow, one, part) * length)
+        one_loss = flow_matching_loss(flow, one, part)
+        losses.append(torch.stack(one_loss) * length)
     changed = replace(batch, mel=batch.mel.clone(), tokens=batch.tokens.clone())
     changed.mel[0, :, 24:] = 100.0
     changed.tokens[0, 12:] = 1
-    whole = flow_matching_loss(flow, changed, draw)
-    assert torch.allclose(whole, sum(losses, torch.zeros(())) / 29, rtol=1e-4)
+    whole = torch.stack(flow_matching_loss(flow, changed, draw))
+    assert torch.allclose(whole, sum(losses, torch.zeros(2)) / 29, rtol=1e-4)
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, None])
 def test_every_weight_gets_a_finite_gradient(schedule: ChunkSchedule | None) -> None:
     flow, batch = small_flow().train(), random_batch()
-    flow_matching_loss(flow, batch, fixed_draw(batch, schedule, [0, 5])).backward()
+    flow_matching_loss(flow, batch, fixed_draw(batch, schedule, [0, 5])).velocity.backward()
     for name, parameter in flow.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
@@ -124,13 +131,36 @@ def test_loss_is_zero_for_the_true_velocity(monkeypatch: pytest.MonkeyPatch) -> 
     flow, batch = small_flow(), random_batch()
     draw = fixed_draw(batch, SCHEDULE, [0, 5])
 
-    def true_velocity(_flow: Flow, _batch: FlowBatch, point: FlowPoint) -> Tensor:
+    def true_estimate(_flow: Flow, _batch: FlowBatch, point: FlowPoint) -> Estimate:
         # On a straight path both ends follow from any point of it, given one of them.
         t = point.times[:, None, None]
-        return (batch.mel - point.x) / (1 - t)
+        return Estimate(
+            (batch.mel - point.x) / (1 - t), batch.mel - flow.speaker(batch.speaker)[..., None]
+        )
 
-    monkeypatch.setattr("stepaudio.training.losses.velocity_at", true_velocity)
-    assert float(flow_matching_loss(flow, batch, draw, sigma_min=0.0)) < 1e-9
+    monkeypatch.setattr("stepaudio.training.losses.estimate_at", true_estimate)
+    losses = flow_matching_loss(flow, batch, draw, sigma_min=0.0)
+    assert max(float(loss.detach()) for loss in losses) < 1e-9
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, None])
+def test_the_prior_trains_the_encoder_alone(schedule: ChunkSchedule | None) -> None:
+    """Its guess is what the estimator is given, chunk by chunk, in the order of the utterance."""
+    flow, batch = small_flow().train(), random_batch((12, 17))
+    draw = fixed_draw(batch, schedule, [4, 5])
+    flow_matching_loss(flow, batch, draw).prior.backward()
+    assert flow.encoder_proj.weight.grad is not None
+    assert all(p.grad is None for p in flow.decoder.parameters())
+    flow.eval()
+    point = FlowPoint(draw.noise, draw.times, draw.prompt_lens, draw.conditioned, schedule)
+    with torch.no_grad():
+        loss = flow_matching_loss(flow, batch, draw).prior
+        mu = estimate_at(flow, batch, point).mu
+        error = (mu + flow.speaker(batch.speaker)[..., None] - batch.mel).square()
+        without = estimate_at(flow, replace(batch, tokens=batch.tokens.roll(1, 1)), point).mu
+    valid = [error[0, :, :24].sum(), error[1].sum()]
+    assert torch.allclose(loss, sum(valid, torch.zeros(())) / (BANDS * (24 + 34)), rtol=1e-5)
+    assert not torch.allclose(mu[..., :8], without[..., :8])
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, None])
@@ -146,7 +176,7 @@ def test_frames_of_prompts_can_be_left_out(schedule: ChunkSchedule | None) -> No
         schedule,
     )
     with torch.no_grad():
-        loss = flow_matching_loss(flow, batch, draw, sigma_min=0.0, with_prompt=False)
+        loss = flow_matching_loss(flow, batch, draw, sigma_min=0.0, with_prompt=False).velocity
         error = (velocity_at(flow, batch, point) - (batch.mel - draw.noise)).square()
     behind = [error[0, :, 8:24].sum(), error[1, :, 10:34].sum()]
     assert torch.allclose(loss, sum(behind, torch.zeros(())) / (BANDS * (16 + 24)), rtol=1e-5)
@@ -170,7 +200,7 @@ def test_a_few_steps_of_training_lower_the_loss() -> None:
     optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
     losses = []
     for _ in range(10):
-        loss = flow_matching_loss(flow, batch, draw)
+        loss = flow_matching_loss(flow, batch, draw).velocity
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
