@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -59,9 +60,23 @@ def bare_turn(url: str, sound: np.ndarray | None) -> float:
     address = url.replace("http", "ws") + "/v1/realtime?model=nano"
     with connect(address, max_size=None, compression=None) as client:
         configure(client)
-        since = type_text(client) if sound is None else say(client, sound)
+        if sound is not None:
+            return spoken_turn(client, sound)
+        since = type_text(client)
         receive(client, "response.output_audio.delta")
         return 1000 * (time.perf_counter() - since)
+
+
+def spoken_turn(client: ClientConnection, sound: np.ndarray) -> float:
+    """Milliseconds from the end of the speech in `sound` to the first sound of the answer."""
+    started = time.perf_counter()
+    sender = threading.Thread(target=say, args=(client, sound, started))
+    sender.start()
+    stopped = receive(client, "input_audio_buffer.speech_stopped")
+    receive(client, "response.output_audio.delta")
+    heard = time.perf_counter()
+    sender.join()
+    return 1000 * (heard - started) - (stopped["audio_end_ms"] - SILENCE_MS)
 
 
 def configure(client: ClientConnection) -> None:
@@ -81,15 +96,13 @@ def type_text(client: ClientConnection) -> float:
     return time.perf_counter()
 
 
-def say(client: ClientConnection, sound: np.ndarray) -> float:
-    """Send sound as fast as it is spoken; returns when the speech in it had ended."""
-    started, size = time.perf_counter(), int(CHUNK_S * RATE)
+def say(client: ClientConnection, sound: np.ndarray, started: float) -> None:
+    """Send sound as fast as it is spoken."""
+    size = int(CHUNK_S * RATE)
     for index, start in enumerate(range(0, len(sound), size)):
         time.sleep(max(0.0, started + (index + 1) * CHUNK_S - time.perf_counter()))
         pcm = (sound[start : start + size] * 32767).astype("<i2").tobytes()
         send(client, "input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
-    stopped = receive(client, "input_audio_buffer.speech_stopped")
-    return started + (stopped["audio_end_ms"] - SILENCE_MS) / 1000
 
 
 def send(client: ClientConnection, kind: str, **fields: Any) -> None:
@@ -162,8 +175,8 @@ def measure(url: str, turns: int, paint_runs: int) -> dict[str, list[float]]:
                 f"--use-file-for-fake-audio-capture={file}%noloop",
             ],
         )
-        painted = paints(browser, url, paint_runs)
         wait_ready(url)
+        painted = paints(browser, url, paint_runs)
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_S * 1000)
         page.goto(url)

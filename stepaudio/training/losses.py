@@ -98,7 +98,7 @@ def draw_flow(batch: FlowBatch, options: FlowTraining, generator: torch.Generato
     if options.chunk_tokens is not None:
         later = between(options.chunk_tokens)
         first = between((options.chunk_tokens[0], later))
-        schedule = ChunkSchedule(first, later, between(options.left_context_tokens))
+        schedule = ChunkSchedule((first,), later, between(options.left_context_tokens))
     return FlowDraw(
         torch.randn(batch.mel.shape, generator=generator).to(device),
         1 - torch.cos(uniform(rows) * (0.5 * math.pi)),

@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--api-key-file", type=Path, help="file with one accepted key a line; none: open to all")
     add("--max-sessions", type=positive, default=16, help="at once (default: %(default)s)")
     add("--cors-origin", action="append", default=[], metavar="ORIGIN", help="may be repeated")
-    add("--threads", type=positive, help="of the model on a CPU (default: all cores)")
+    add("--threads", type=positive, help="of the model on a CPU (default: half of the cores)")
     add("--ssl-certfile", type=Path, help="TLS certificate")
     add("--ssl-keyfile", type=Path, help="its private key")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info")

@@ -53,7 +53,7 @@ class ServeOptions:
         api_keys: accepted keys; none: open to all.
         max_sessions: realtime sessions at once.
         cors_origins: origins whose pages may use the server.
-        threads: of the model on a CPU; None: as many as there are cores.
+        threads: of the model on a CPU; None: see `serving_threads`.
         certificate: file of the TLS certificate; None: no TLS.
         private_key: file of its key.
     """
@@ -88,6 +88,16 @@ class ServeOptions:
         )
 
 
+def serving_threads() -> int:
+    """Threads of a model that converses on this CPU: half of those that PyTorch would take.
+
+    The network and the detectors of speech run beside the model. Threads that wait for a core in
+    the middle of an operation cost more than they bring: with nano, four speakers and two cores a
+    step takes two thirds of the time on one thread (benchmarks/2026-11-26-realtime.md).
+    """
+    return max(1, torch.get_num_threads() // 2)
+
+
 def serve(options: ServeOptions) -> None:
     """Serve until a signal comes; answers that are being made then may end.
 
@@ -95,8 +105,7 @@ def serve(options: ServeOptions) -> None:
         StepAudioError: the model cannot be loaded.
         OSError: the address is taken.
     """
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads or serving_threads())
     # Before anything is read: the address may be taken.
     listener = listen(options.address)
     signal.signal(signal.SIGTERM, _end)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 
 from stepaudio_streaming.engine.core import EngineCore
 from stepaudio_streaming.engine.engine import Loaded, StreamingEngine
@@ -112,6 +113,22 @@ def test_the_time_from_the_onset_to_the_last_audio_is_counted() -> None:
     watch.hear(SpeechStarted(0))
     assert histogram.lines()[-2:] == ["h_sum 0.375", "h_count 2"]
     assert 'h_bucket{le="0.0"} 1' in histogram.lines()
+
+
+def test_a_sound_at_the_end_of_an_answer_is_not_taken_for_the_next_turn() -> None:
+    histogram = Histogram("h", "text", (0.0, 0.25, 0.5))
+    watch = InterruptionWatch(histogram)
+    for number in range(200):
+        watch.appended(20 * (number + 1), 0.02 * number)
+    watch.hear(OutputHeld(True, 500))
+    watch.hear(SpeechStarted(2000))
+    assert histogram.lines()[-1] == "h_count 0"
+    watch.hear(OutputHeld(True, 500))
+    watch.hear(OutputHeld(True, 3000))  # arrived at 2.98
+    watch.sent(3.1)
+    watch.hear(SpeechStarted(2700))
+    assert histogram.lines()[-1] == "h_count 1"
+    assert float(histogram.lines()[-2].split()[1]) == pytest.approx(0.12)
 
 
 def test_operators_see_how_soon_interrupted_answers_stop() -> None:

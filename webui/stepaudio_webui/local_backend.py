@@ -153,9 +153,13 @@ class LocalBackend:
     def _load(self) -> Loaded:
         """In the engine's thread: the model first, because more needs it than conversations."""
         try:
+            import torch
+
             from stepaudio.tasks.step_audio import StepAudio
             from stepaudio_streaming.engine.loading import EngineOptions, load_engine
+            from stepaudio_streaming.serve import serving_threads
 
+            torch.set_num_threads(serving_threads())
             model = StepAudio.from_pretrained(self._name, device=self._device)
         except BaseException as error:
             self._model.set_exception(error)

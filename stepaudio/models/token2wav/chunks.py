@@ -12,6 +12,7 @@ start, and no distance grows with the position.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -24,35 +25,73 @@ class ChunkSchedule:
     """Where chunks begin, and how far they see to the left.
 
     Attributes:
-        first: positions of the first chunk.
+        early: positions of the first chunks.
         later: positions of every other chunk.
         left: positions before its chunk that a position sees.
     """
 
-    first: int
+    early: tuple[int, ...]
     later: int
     left: int
 
+    @classmethod
+    def growing(cls, first: int, later: int, left: int, growth: float) -> ChunkSchedule:
+        """Chunks from `first` to `later` positions, each at most `growth` times the one before.
+
+        Args:
+            first: positions of the first chunk.
+            later: positions of a chunk at last.
+            left: positions before its chunk that a position sees.
+            growth: 0: without a limit.
+
+        >>> ChunkSchedule.growing(6, 25, 50, 1.5).early
+        (6, 9, 13, 19)
+        """
+        early = [first]
+        while growth and (size := max(early[-1] + 1, int(growth * early[-1]))) < later:
+            early.append(size)
+        return cls(tuple(early), later, left)
+
+    @property
+    def longest(self) -> int:
+        """Positions of the longest chunk."""
+        return max(*self.early, self.later)
+
+    @property
+    def _edges(self) -> list[int]:
+        """Where the early chunks begin, and where the last of them ends."""
+        return list(accumulate(self.early, initial=0))
+
     def scaled(self, factor: int) -> ChunkSchedule:
         """The same chunks at `factor` times the rate."""
-        return ChunkSchedule(self.first * factor, self.later * factor, self.left * factor)
+        early = tuple(size * factor for size in self.early)
+        return ChunkSchedule(early, self.later * factor, self.left * factor)
 
-    def starts(self, positions: Tensor) -> Tensor:
-        """First position of the chunk that every position lies in."""
-        behind = torch.div(positions - self.first, self.later, rounding_mode="floor")
-        return torch.where(positions < self.first, 0, self.first + behind * self.later)
+    def bounds(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """First position of the chunk that every position lies in, and first one behind it."""
+        edges = torch.tensor(self._edges, device=positions.device)
+        index = torch.bucketize(positions, edges, right=True).clamp(1, len(self.early))
+        behind = torch.div(positions - edges[-1], self.later, rounding_mode="floor")
+        start = edges[-1] + behind * self.later
+        is_early = positions < edges[-1]
+        return (
+            torch.where(is_early, edges[index - 1], start),
+            torch.where(is_early, edges[index], start + self.later),
+        )
 
-    def ends(self, positions: Tensor) -> Tensor:
-        """First position behind the chunk that every position lies in."""
-        starts = self.starts(positions)
-        return starts + torch.where(starts == 0, self.first, self.later)
+    def size_from(self, start: int) -> int:
+        """Positions of the chunk that begins at `start`."""
+        sizes = zip(self._edges, self.early, strict=False)
+        return next((size for edge, size in sizes if edge == start), self.later)
 
     def whole(self, start: int, stop: int) -> int:
         """Positions from `start`, where a chunk begins, that fill whole chunks before `stop`."""
-        first = self.first if start == 0 else 0
-        if stop - start < first:
-            return 0
-        return first + (stop - start - first) // self.later * self.later
+        position = start
+        for edge in self._edges:
+            if edge > stop:
+                return position - start
+            position = max(position, edge)
+        return position - start + (stop - position) // self.later * self.later
 
 
 @dataclass(frozen=True)
@@ -100,13 +139,13 @@ def context_view(
     offsets = torch.arange(-left_size, size, device=device)
     query = starts + torch.arange(size, device=device)[None, :, None]  # [B, T, 1]
     key = starts + offsets  # [B, 1, left + T]
-    chunk_start = schedule.starts(query)
+    chunk_start, chunk_end = schedule.bounds(query)
     window_start = (chunk_start - schedule.left).clamp(min=0)
     known = (key >= 0) & (offsets < spans.counts[:, None, None])
-    own = known & (key >= window_start) & (key < schedule.ends(query)) | (key == query)
+    own = known & (key >= window_start) & (key < chunk_end) | (key == query)
     prompt = torch.arange(prompt_size, device=device)
     visible = torch.cat([(prompt < prompt_lens).expand(-1, size, -1), own], dim=-1)
     distance = torch.cat([query - window_start + prompt_lens - prompt, query - key], dim=-1)
-    longest = max(schedule.first, schedule.later)
+    longest = schedule.longest
     nearest, farthest = 1 - longest, prompt_size + schedule.left + longest - 1
     return View(visible[:, None], distance.clamp(nearest, farthest), nearest, farthest)

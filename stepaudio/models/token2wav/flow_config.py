@@ -7,12 +7,14 @@ default to the public behaviour.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from stepaudio.errors import ConfigError
 from stepaudio.models.config import ConfigSection
+from stepaudio.models.token2wav.chunks import ChunkSchedule
 
 StreamingMode = Literal["reference", "exact"]
 TimeSchedule = Literal["cosine", "linear"]
@@ -166,6 +168,9 @@ class StreamingConfig(_TypedSection):
             "exact" has one chunk mask offline and streaming, so that both are equal.
         chunk_tokens: tokens of a chunk.
         first_chunk_tokens: tokens of the first chunk in "exact" mode; few, for low latency.
+        chunk_growth: in "exact" mode a chunk has at most so many times the tokens of the one
+            before it, until it has `chunk_tokens`, so that the next one is there before a short
+            one was played; 0: no limit.
         left_context_tokens: tokens before its chunk that a chunk sees, in "exact" mode beside the
             whole prompt, in "reference" mode what its cache keeps beside as many frames as the
             prompt has.
@@ -174,10 +179,20 @@ class StreamingConfig(_TypedSection):
     mode: StreamingMode = "reference"
     chunk_tokens: int = 25
     first_chunk_tokens: int = 25
+    chunk_growth: float = 0.0
     left_context_tokens: int = 50
+
+    @property
+    def schedule(self) -> ChunkSchedule:
+        """Chunks of the "exact" mode, in tokens."""
+        return ChunkSchedule.growing(
+            self.first_chunk_tokens, self.chunk_tokens, self.left_context_tokens, self.chunk_growth
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.chunk_growth and not 1 <= self.chunk_growth < math.inf:
+            raise ConfigError(f"chunk_growth must be 0 or at least 1, got {self.chunk_growth!r}")
         if self.mode not in ("reference", "exact"):
             raise ConfigError(f"mode must be 'reference' or 'exact', got {self.mode!r}")
         if min(self.chunk_tokens, self.first_chunk_tokens) < 1 or self.left_context_tokens < 0:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stepaudio.errors import AudioTokenError
-from stepaudio.models.token2wav.chunks import ChunkSchedule, Spans, context_view
+from stepaudio.models.token2wav.chunks import Spans, context_view
 from stepaudio.models.token2wav.conformer_fused import Distances, FusedEncoderPast
 from stepaudio.models.token2wav.context import View, additive_mask, full_view
 from stepaudio.models.token2wav.dit_fused import FusedPast
@@ -107,9 +107,7 @@ class ExactMelDecoder:
         self.flow = flow
         self._fused = FusedFlow(flow)
         streaming = flow.config.streaming
-        self._schedule = ChunkSchedule(
-            streaming.first_chunk_tokens, streaming.chunk_tokens, streaming.left_context_tokens
-        )
+        self._schedule = streaming.schedule
 
     @torch.no_grad()
     def prepare(self, prompt: VoicePrompt) -> ExactVoice:
@@ -123,7 +121,7 @@ class ExactMelDecoder:
         prompt = flow.check_prompt(prompt)
         speaker = flow.speaker(prompt.speaker[None])
         size, schedule = len(prompt.tokens), self._schedule
-        longest = max(schedule.first, schedule.later)
+        longest = schedule.longest
         distances = fused.encoder.distances(
             1 - max(size, longest), size + schedule.left + longest - 1
         )
@@ -226,7 +224,7 @@ class ExactMelDecoder:
         if last and num_pending <= _TOKENS_PER_CALL:
             return num_pending
         # One chunk at least, however large the configuration makes it.
-        longest = max(self._schedule.first, self._schedule.later, _TOKENS_PER_CALL)
+        longest = max(self._schedule.longest, _TOKENS_PER_CALL)
         known = num_pending if last else num_pending - self.flow.config.lookahead_tokens
         whole = self._schedule.whole(start, start + min(known, longest))
         return num_pending if last and not whole else whole
@@ -310,8 +308,7 @@ class ExactMelDecoder:
         counts = [item.count for item in work]
         same = all(min(sizes) == max(sizes) for sizes in (prompts, lefts, counts))
         starts = [item.state.num_tokens for item in work]
-        first, later = self._schedule.first, self._schedule.later
-        return same and all(counts[0] <= (later if start else first) for start in starts)
+        return same and all(counts[0] <= self._schedule.size_from(start) for start in starts)
 
     def _mask(self, view: View, like: Tensor) -> Tensor | None:
         """Additive mask of the estimator's rows."""

@@ -69,8 +69,7 @@ class EngineCore:
         self._runner = runner
         self._scheduler = Scheduler(
             runner.num_slots,
-            first_codes=runner.first_codes,
-            later_codes=runner.later_codes,
+            portions=runner.portions,
             policy=policy,
         )
         self._desk = Desk(runner, mind, self._scheduler)

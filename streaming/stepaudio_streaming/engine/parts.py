@@ -227,13 +227,8 @@ class Runner(Protocol):
         ...
 
     @property
-    def first_codes(self) -> int:
-        """Codes from which on a new voice makes its first sound."""
-        ...
-
-    @property
-    def later_codes(self) -> int:
-        """Codes from which on it makes more of it."""
+    def portions(self) -> tuple[int, ...]:
+        """Codes of the first pieces of sound of a voice; all others are like the last of them."""
         ...
 
     def init_vad(self) -> Any:

@@ -116,20 +116,16 @@ class ModelRunner:
         return self._num_slots
 
     @property
-    def first_codes(self) -> int:
-        """See `Runner`: the first chunk, and what its last token looks ahead."""
+    def portions(self) -> tuple[int, ...]:
+        """See `Runner`: chunks, the first with what its last token looks ahead."""
         if self._token2wav is None:
-            return 1
+            return (1,)
         config = self._token2wav.flow.config
-        streaming = config.streaming
-        exact = self._token2wav.mode == "exact"
-        chunk = streaming.first_chunk_tokens if exact else streaming.chunk_tokens
-        return chunk + config.encoder.pre_lookahead_len
-
-    @property
-    def later_codes(self) -> int:
-        """See `Runner`."""
-        return 1 if self._token2wav is None else self._token2wav.flow.config.streaming.chunk_tokens
+        lookahead, streaming = config.encoder.pre_lookahead_len, config.streaming
+        if self._token2wav.mode == "reference":
+            return streaming.chunk_tokens + lookahead, streaming.chunk_tokens
+        first, *others = streaming.schedule.early
+        return first + lookahead, *others, streaming.chunk_tokens
 
     # ---- hearing -----------------------------------------------------------------------------
 
@@ -258,7 +254,7 @@ class ModelRunner:
         return sound
 
     def _portion(self, key: int) -> int:
-        return self.later_codes if self._voices[key].has_begun else self.first_codes
+        return self.portions[int(self._voices[key].has_begun)]
 
     def _is_due(self, key: int, codes: Sequence[int]) -> bool:
         return len(codes) >= self._portion(key)

@@ -7,8 +7,9 @@ at a time between them, as long as everybody who speaks has enough sound ahead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from stepaudio_streaming.playback import PlaybackClock
 
@@ -60,6 +61,11 @@ class Track:
     decoded: bool = False
     waiting: list[int] = field(default_factory=list)
     num_spoken: int = 0
+
+    @property
+    def num_codes(self) -> int:
+        """Codes so far."""
+        return self.num_spoken + len(self.waiting)
 
     def ahead_ms(self, now: float) -> float:
         """Sound that was made and not yet heard."""
@@ -116,8 +122,7 @@ class Scheduler:
 
     Args:
         num_slots: lines decoded together.
-        first_codes: codes of the first piece of sound.
-        later_codes: codes of every other one.
+        portions: codes of the first pieces of sound; all that follow are like the last of them.
         policy: constants.
     """
 
@@ -125,12 +130,11 @@ class Scheduler:
         self,
         num_slots: int,
         *,
-        first_codes: int,
-        later_codes: int,
+        portions: Sequence[int],
         policy: SchedulePolicy | None = None,
     ) -> None:
         self._policy = policy or SchedulePolicy()
-        self._first_codes, self._later_codes = first_codes, later_codes
+        self._portions = list(accumulate(portions)), portions[-1]
         # Those without a memory first, by number, because neighbouring slots are read without a
         # copy; then those whose conversation was silent for the longest time.
         self._free = list(range(num_slots))
@@ -189,15 +193,21 @@ class Scheduler:
         """Work of the next step; gives a slot to the track that begins."""
         active = [track for track in self._tracks.values() if not track.paused]
         begin = self._to_begin(active)
+        # Those whose listeners hear nothing yet have the passes for themselves, as far as the
+        # others have enough sound.
+        hurry = any(self._is_awaited(track, now) for track in active if track.begun) or (
+            begin is not None and self._is_awaited(begin, now)
+        )
+        limit_ms = self._policy.slack_ms if hurry else self._policy.max_ahead_ms
         decode = tuple(
             track
             for track in active
-            if track.begun and not track.decoded and not self._is_far_ahead(track, now)
+            if track.begun and not track.decoded and not self._is_ahead(track, now, limit_ms)
         )
         plan = StepPlan(
             begin,
             decode,
-            self._to_speak(active, now),
+            self._to_speak(active, now, hurry),
             self._to_understand(active, now),
         )
         if not plan.is_empty:
@@ -247,16 +257,20 @@ class Scheduler:
     def _rank(track: Track) -> tuple[bool, float]:
         return track.ahead, float("inf") if track.clock is None else track.clock.sent_ms
 
-    def _is_far_ahead(self, track: Track, now: float) -> bool:
-        return (
-            track.clock is not None
-            and track.speaks
-            and track.ahead_ms(now) >= self._policy.max_ahead_ms
-        )
+    @staticmethod
+    def _is_ahead(track: Track, now: float, limit_ms: float) -> bool:
+        return track.clock is not None and track.speaks and track.ahead_ms(now) >= limit_ms
 
-    def _to_speak(self, active: list[Track], now: float) -> tuple[Track, ...]:
+    @staticmethod
+    def _is_awaited(track: Track, now: float) -> bool:
+        """Somebody listens, and has nothing to hear before this goes on."""
+        return not (track.ahead or track.decoded or track.num_spoken or track.unplayed_ms(now))
+
+    def _to_speak(self, active: list[Track], now: float, hurry: bool) -> tuple[Track, ...]:
         """Voices that speak now: together with others if they can wait."""
         due = tuple(track for track in active if self._wants_to_speak(track))
+        if hurry:
+            return tuple(t for t in due if t.unplayed_ms(now) < self._policy.slack_ms)
         voices = [track for track in active if track.speaks and track.begun]
         if 2 * len(due) >= len(voices) or any(self._is_urgent(track, now) for track in due):
             return due
@@ -268,8 +282,15 @@ class Scheduler:
     def _wants_to_speak(self, track: Track) -> bool:
         if not track.speaks or not track.begun:
             return False
-        needed = self._later_codes if track.num_spoken else self._first_codes
-        return track.decoded or len(track.waiting) >= needed
+        return track.decoded or track.num_codes >= self._end_of_portion(track.num_spoken)
+
+    def _end_of_portion(self, num_spoken: int) -> int:
+        """Codes that there must be until a voice that has spoken so many goes on."""
+        ends, size = self._portions
+        for end in ends:
+            if end > num_spoken:
+                return end
+        return ends[-1] + size * ((num_spoken - ends[-1]) // size + 1)
 
     def _to_understand(self, active: list[Track], now: float) -> Chore | None:
         waiting = [chore for chore in self._chores.values() if not chore.paused]

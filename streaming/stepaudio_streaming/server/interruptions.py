@@ -7,6 +7,7 @@ from collections import deque
 from stepaudio_streaming.events import Event, OutputHeld, SpeechStarted
 from stepaudio_streaming.server.metrics import Histogram
 
+_LONGEST_HOLD_MS = 1000  # whoever interrupts was heard by then
 _MAX_ARRIVALS = 512  # of a client's latest pieces of sound; ten seconds of the usual ones
 
 
@@ -21,7 +22,8 @@ class InterruptionWatch:
         self._histogram = histogram
         self._arrivals: deque[tuple[int, float]] = deque(maxlen=_MAX_ARRIVALS)
         self._clock_ms = 0
-        self._onset: float | None = None  # when the frame arrived that may be an interruption
+        # End of the frame that may be an interruption, and when it arrived.
+        self._onset: tuple[int, float] | None = None
         self._last_sent = 0.0
 
     def appended(self, clock_ms: int, arrived_at: float) -> None:
@@ -35,16 +37,20 @@ class InterruptionWatch:
         if isinstance(event, OutputHeld):
             if not event.held:
                 self._onset = None
-            elif self._onset is None:
+            elif self._onset is None or event.since_ms - self._onset[0] > _LONGEST_HOLD_MS:
                 self._onset = self._arrival(event.since_ms)
         elif isinstance(event, SpeechStarted) and self._onset is not None:
-            self._histogram.observe(max(0.0, self._last_sent - self._onset))
-            self._onset = None
+            (since_ms, arrived_at), self._onset = self._onset, None
+            # A sound at the end of an answer is held at once, and nobody says so when it was
+            # neither an interruption nor a cough: the answer is over.
+            if since_ms >= event.audio_ms:
+                self._histogram.observe(max(0.0, self._last_sent - arrived_at))
 
     def sent(self, now: float) -> None:
         """Speech was sent."""
         self._last_sent = now
 
-    def _arrival(self, since_ms: int) -> float | None:
-        """When the sound at a time of the session had arrived."""
-        return next((at for clock_ms, at in self._arrivals if clock_ms >= since_ms), None)
+    def _arrival(self, since_ms: int) -> tuple[int, float] | None:
+        """A time of the session, and when the sound at it had arrived."""
+        found = ((since_ms, at) for clock_ms, at in self._arrivals if clock_ms >= since_ms)
+        return next(found, None)

@@ -78,8 +78,7 @@ class ScriptedModel:
     """
 
     num_slots: int = 8
-    first_codes: int = 4
-    later_codes: int = 10
+    portions: tuple[int, ...] = (4, 10)
     phrase_codes: int = 100
     answers: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)

@@ -9,7 +9,7 @@ POLICY = SchedulePolicy(max_ahead_ms=2000.0, slack_ms=500.0, chore_patience_s=0.
 
 
 def scheduler(num_slots: int = 4) -> Scheduler:
-    return Scheduler(num_slots, first_codes=4, later_codes=10, policy=POLICY)
+    return Scheduler(num_slots, portions=(4, 10), policy=POLICY)
 
 
 def speaking(key: int, *, played_ms: float = 0.0, waiting: int = 0, spoken: int = 0) -> Track:
@@ -47,7 +47,7 @@ def test_prompts_are_read_one_at_a_time_the_longest_waiting_listener_first() -> 
 
 
 def test_decoding_stops_far_ahead_and_says_when_it_goes_on() -> None:
-    near, far = speaking(0, played_ms=1900.0, spoken=50), speaking(1, played_ms=2500.0, spoken=60)
+    near, far = speaking(0, played_ms=1900.0, spoken=50), speaking(1, played_ms=2500.0, spoken=64)
     plan = plan_of(near, far)
     assert plan.decode == (near,)
     plan = plan_of(far)
@@ -74,26 +74,64 @@ def test_voices_speak_from_so_many_codes_on() -> None:
     assert plan_of(speaking(0, waiting=10, spoken=4)).speak
 
 
+def test_portions_grow_and_the_last_repeats() -> None:
+    one = Scheduler(1, portions=(4, 6, 10), policy=POLICY)
+    track = speaking(0)
+    one.add(track)
+    ends = []
+    for count in range(1, 50):
+        one.update(track, code=0, decoded=False)
+        if one.schedule(0.0).speak:
+            one.spoken(track)
+            ends.append(count)
+    assert ends == [4, 10, 20, 30, 40]
+
+
+def test_nobody_else_is_served_while_a_listener_waits() -> None:
+    """Those with little sound ahead go on nevertheless."""
+    rich = speaking(0, played_ms=1500.0, waiting=10, spoken=64)
+    poor = speaking(1, played_ms=300.0, waiting=10, spoken=64)
+    assert plan_of(rich, poor).decode == plan_of(rich, poor).speak == (rich, poor)
+    thought = Track(2, False, begun=True, slot=2)
+    plan = plan_of(rich, poor, thought)
+    assert plan.decode == (thought,) and plan.speak == (poor,)
+    silent = speaking(3, waiting=3)
+    poorer = speaking(4, played_ms=300.0, waiting=4, spoken=64)
+    plan = plan_of(rich, poorer, silent)
+    assert plan.decode == (poorer, silent) and plan.speak == ()
+    for begun in (False, True):
+        silent.paused, thought.ahead, thought.begun = True, True, begun
+        assert plan_of(rich, poor, silent, thought).speak == (rich, poor)
+
+
+def test_a_listener_who_has_no_slot_stops_nobody() -> None:
+    one = scheduler(num_slots=0)
+    rich = speaking(0, played_ms=1500.0, waiting=10, spoken=64)
+    for track in (rich, Track(1, False)):
+        one.add(track)
+    assert one.schedule(0.0).decode == (rich,)
+
+
 def test_a_voice_that_can_wait_waits_for_the_others() -> None:
-    can_wait = speaking(0, played_ms=900.0, waiting=10, spoken=20)
-    others = [speaking(key, played_ms=900.0, waiting=5, spoken=20) for key in (1, 2)]
+    can_wait = speaking(0, played_ms=900.0, waiting=10, spoken=24)
+    others = [speaking(key, played_ms=900.0, waiting=5, spoken=24) for key in (1, 2)]
     assert not plan_of(can_wait, *others).speak
     others[0].waiting += [0] * 5
     assert plan_of(can_wait, *others).speak == (can_wait, others[0])
-    cannot_wait = speaking(0, played_ms=400.0, waiting=10, spoken=20)
+    cannot_wait = speaking(0, played_ms=400.0, waiting=10, spoken=24)
     others[0].waiting = []
     assert plan_of(cannot_wait, *others).speak == (cannot_wait,)
 
 
 def test_whoever_waits_for_others_is_woken_in_time() -> None:
-    far = [speaking(key, played_ms=2500.0, waiting=5, spoken=60) for key in (1, 2)]
-    waits = speaking(0, played_ms=1800.0, waiting=10, spoken=60)
+    far = [speaking(key, played_ms=2500.0, waiting=5, spoken=64) for key in (1, 2)]
+    waits = speaking(0, played_ms=1800.0, waiting=10, spoken=64)
     plan = plan_of(waits, *far)
     assert plan.is_empty and plan.wake_at is not None and plan.wake_at < 1.31
 
 
 def test_the_end_of_a_line_is_spoken_at_once() -> None:
-    ended = speaking(0, played_ms=1900.0, waiting=1, spoken=20)
+    ended = speaking(0, played_ms=1900.0, waiting=1, spoken=24)
     ended.decoded = True
     assert plan_of(ended).speak == (ended,)
     ended.waiting = []

@@ -27,7 +27,7 @@ from stepaudio.training.losses import (
 )
 from tests.unit.models.token2wav.flows import BANDS, VOCAB, small_flow
 
-SCHEDULE = ChunkSchedule(3, 5, 6)
+SCHEDULE = ChunkSchedule((3,), 5, 6)
 
 
 def random_batch(lens: tuple[int, ...] = (12, 17), seed: int = 0) -> FlowBatch:
@@ -217,7 +217,8 @@ def test_draws() -> None:
     schedules = [draw.schedule for draw in draws if draw.schedule is not None]
     assert len(set(schedules)) > 10
     for schedule in schedules:
-        assert 4 <= schedule.first <= schedule.later <= 9 and 2 <= schedule.left <= 3
+        (first,) = schedule.early
+        assert 4 <= first <= schedule.later <= 9 and 2 <= schedule.left <= 3
     times = torch.cat([draw.times for draw in draws])
     assert 0 <= float(times.min()) and float(times.max()) <= 1
     assert float((times < 0.1).float().mean()) == pytest.approx(0.287, abs=0.02)  # acos(.9) * 2/pi

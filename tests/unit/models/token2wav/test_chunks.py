@@ -1,19 +1,23 @@
 """Chunk schedules and views against their definition, position by position."""
 
+from itertools import chain, islice, pairwise, repeat
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepaudio.models.token2wav.chunks import ChunkSchedule, Spans, context_view, prompt_view
 
-schedules = st.builds(ChunkSchedule, st.integers(1, 6), st.integers(1, 6), st.integers(0, 9))
+early = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
+schedules = st.builds(ChunkSchedule, early, st.integers(1, 6), st.integers(0, 9))
 
 
 def bounds(schedule: ChunkSchedule, position: int) -> tuple[int, int]:
     """Chunk of a position, by walking from the start."""
-    start, stop = 0, schedule.first
+    sizes = chain(schedule.early, repeat(schedule.later))
+    start, stop = 0, next(sizes)
     while position >= stop:
-        start, stop = stop, stop + schedule.later
+        start, stop = stop, stop + next(sizes)
     return start, stop
 
 
@@ -22,8 +26,11 @@ def bounds(schedule: ChunkSchedule, position: int) -> tuple[int, int]:
 def test_chunks(schedule: ChunkSchedule) -> None:
     positions = torch.arange(40)
     expected = [bounds(schedule, n) for n in range(40)]
-    assert schedule.starts(positions).tolist() == [start for start, _ in expected]
-    assert schedule.ends(positions).tolist() == [stop for _, stop in expected]
+    starts, stops = schedule.bounds(positions)
+    assert starts.tolist() == [start for start, _ in expected]
+    assert stops.tolist() == [stop for _, stop in expected]
+    assert all(schedule.size_from(start) == stop - start for start, stop in expected)
+    assert schedule.longest == max(*schedule.early, schedule.later)
     begins = {start for start, _ in expected}
     for start in sorted(begins):
         for stop in range(start, 40):
@@ -39,7 +46,7 @@ def test_chunks(schedule: ChunkSchedule) -> None:
     count=st.integers(1, 12),
 )
 def test_view(schedule: ChunkSchedule, prompt_len: int, num_chunks: int, count: int) -> None:
-    start = schedule.first * (num_chunks > 0) + schedule.later * max(num_chunks - 1, 0)
+    start = sum(islice(chain(schedule.early, repeat(schedule.later)), num_chunks))
     prompt_size, size = 5, 13
     spans = Spans(torch.tensor([prompt_len]), torch.tensor([start]), torch.tensor([count]))
     view = context_view(schedule, spans, prompt_size, schedule.left, size)
@@ -64,8 +71,24 @@ def test_view(schedule: ChunkSchedule, prompt_len: int, num_chunks: int, count: 
     assert int(view.distance.max()) <= view.farthest
 
 
+@given(
+    first=st.integers(1, 9),
+    later=st.integers(1, 30),
+    growth=st.one_of(st.just(0.0), st.floats(1.0, 3.0)),
+)
+def test_chunks_grow(first: int, later: int, growth: float) -> None:
+    early = ChunkSchedule.growing(first, later, 0, growth).early
+    assert early[0] == first
+    sizes = [*early, later] if first < later else list(early)
+    assert sizes == sorted(sizes)
+    if growth:
+        assert all(after <= max(size + 1, growth * size) for size, after in pairwise(sizes))
+    else:
+        assert early == (first,)
+
+
 def test_distances_do_not_grow_with_the_position() -> None:
-    schedule = ChunkSchedule(3, 5, 6)
+    schedule = ChunkSchedule((3,), 5, 6)
     ranges = set()
     for start in (0, 3, 3 + 5 * 10**6):
         spans = Spans(torch.tensor([4]), torch.tensor([start]), torch.tensor([5]))

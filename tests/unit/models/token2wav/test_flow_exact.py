@@ -29,6 +29,7 @@ SCHEDULES = {
     "small first": {},
     "one token": {"first_chunk_tokens": 1, "chunk_tokens": 1, "left_context_tokens": 1},
     "no left context": {"left_context_tokens": 0},
+    "growing": {"first_chunk_tokens": 2, "chunk_tokens": 9, "chunk_growth": 1.5},
     "large first": {"first_chunk_tokens": 9, "chunk_tokens": 2, "left_context_tokens": 3},
 }
 

@@ -49,7 +49,7 @@ def test_velocity_at_every_step(rate: float) -> None:
     tails = torch.randn(config.depth, rows, 2, config.hidden_size, 2, generator=draw)
     x, mu, mel = torch.randn(3, 2, BANDS, size, generator=draw)
     speaker = torch.randn(2, BANDS, generator=draw)
-    visible = context_view(ChunkSchedule(3, 5, 6), SPANS, *SIZES).visible
+    visible = context_view(ChunkSchedule((3,), 5, 6), SPANS, *SIZES).visible
     assert visible is not None
     fused = FusedEstimator(flow.decoder.estimator, euler_times(flow.config.sampler)[:-1], rate)
     # Tails of a block's two convolutions are consecutive, with time before channels.
@@ -89,7 +89,7 @@ def test_encoder(key_bias: bool) -> None:
         tuple(tokens),
         tuple(frames),
     )
-    schedule = ChunkSchedule(3, 5, 6)
+    schedule = ChunkSchedule((3,), 5, 6)
     views = (
         context_view(schedule, SPANS, *SIZES),
         context_view(schedule.scaled(2), SPANS.scaled(2), *(2 * n for n in SIZES)),
