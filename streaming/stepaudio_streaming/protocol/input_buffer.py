@@ -25,9 +25,9 @@ class InputBuffer:
     """
 
     def __init__(self, wire: WireFormat, *, max_s: float) -> None:
-        self._decoder = InputDecoder(wire)
         self._data = bytearray()
         self._max_s = max_s
+        self._set_format(wire)
         self._end_ticks = 0  # of 1 / 24000 s
 
     @property
@@ -49,9 +49,9 @@ class InputBuffer:
         """Duration of audio in the client's format."""
         return 1000.0 * len(data) / self._bytes_per_s
 
-    @property
-    def _bytes_per_s(self) -> int:
-        return sample_bytes(self.wire) * wire_rate(self.wire)
+    def _set_format(self, wire: WireFormat) -> None:
+        self._decoder = InputDecoder(wire)
+        self._bytes_per_s = sample_bytes(wire) * wire_rate(wire)
 
     def append(self, data: bytes, *, rolling: bool = False) -> Samples:
         """Add audio.
@@ -86,7 +86,7 @@ class InputBuffer:
         if wire == self.wire:
             return
         self._data = bytearray(transcode(bytes(self._data), self.wire, wire))
-        self._decoder = InputDecoder(wire)
+        self._set_format(wire)
 
     def require_commit(self) -> None:
         """Make sure that there is enough for an item.

@@ -106,7 +106,7 @@ class RealtimeSession:
         self._idle: tuple[float, int] | None = None  # when to trigger; where the silence began
         self._on_client: Mapping[type[wire.ClientEvent], Callable[[Any, float], None]] = {
             wire.SessionUpdate: self._update,
-            wire.AudioAppend: self._append,
+            wire.AudioAppend: lambda event, now: self._append(event.audio),
             wire.AudioCommit: self._commit,
             wire.AudioClear: lambda event, now: self._user.clear(),
             wire.ItemCreate: self._create_item,
@@ -131,8 +131,12 @@ class RealtimeSession:
         try:
             data = wire.decode_message(message)
             event_id = wire.event_id_of(data)
-            event = wire.parse_event(data)
-            self._on_client[type(event)](event, now)
+            audio = wire.plain_audio(data)
+            if audio is not None:
+                self._append(audio)
+            else:
+                event = wire.parse_event(data)
+                self._on_client[type(event)](event, now)
             self._cut()
         except RequestError as error:
             self._out.refuse(error, event_id)
@@ -240,9 +244,9 @@ class RealtimeSession:
     def _transcribes(self) -> bool:
         return self.settings.transcription is not None
 
-    def _append(self, event: wire.AudioAppend, now: float) -> None:
+    def _append(self, audio: str) -> None:
         detects_turns = self.config.audio.input.turn_detection is not None
-        self._user.append(event.audio, detects_turns=detects_turns)
+        self._user.append(audio, detects_turns=detects_turns)
 
     def _commit(self, event: wire.AudioCommit, now: float) -> None:
         self._user.commit(transcribe=self._transcribes)

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 # Decoding more than this takes so long that other sessions would wait for it.
 _LARGE_FRAME = 256 << 10
 
+_WATCHES = 10  # in the time that sending a message may take
 _HOPELESS_S = 0.1  # for telling a client that takes nothing that it is over
 
 CLOSE_GOING_AWAY = 1001
@@ -77,8 +78,10 @@ class Connection:
         self._commands_filled = asyncio.Event()
         self._commands_low = asyncio.Event()
         self._commands_low.set()
-        self._lock = asyncio.Lock()  # the session is used by one task at a time
+        self._lock = asyncio.Lock()  # held while a thread decodes a frame for the session
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None  # of the timer
+        self._sending_since: float | None = None
         self._end: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
         self._is_leaving = False
         self._created_at: dict[str, float] = {}  # responses without audio yet
@@ -94,10 +97,8 @@ class Connection:
         """Serve the client until one side ends it; the engine's slot is free afterwards."""
         loop = asyncio.get_running_loop()
         lifetime = loop.call_later(self._options.max_session_s, self._expire)
-        tasks = [
-            asyncio.create_task(self._guard(part))
-            for part in (self._read(), self._listen(), self._forward(), self._write())
-        ]
+        parts = self._read(), self._listen(), self._forward(), self._write(), self._watch()
+        tasks = [asyncio.create_task(self._guard(part)) for part in parts]
         try:
             self._deliver(self._session.open())
             end = await self._end
@@ -134,27 +135,30 @@ class Connection:
     async def _read(self) -> None:
         """Frames of the client."""
         while True:
-            await self._commands_low.wait()
+            if not self._commands_low.is_set():
+                await self._commands_low.wait()
             frame = await self._websocket.receive()
             if frame["type"] == "websocket.disconnect":
                 raise _End(None, "the client has gone")
             text, arrived_at = frame.get("text"), time.monotonic()
-            async with self._lock:
-                if text is None:
-                    message = "Binary frames are not supported: send events as JSON text."
-                    out = self._session.complain(message, code="invalid_frame")
-                elif len(text) > _LARGE_FRAME:
-                    out = await asyncio.to_thread(self._session.receive, text, time.monotonic())
-                else:
-                    out = self._session.receive(text, time.monotonic())
-                self._interruptions.appended(self._session.clock_ms, arrived_at)
-                self._deliver(out)
+            if text is None:
+                message = "Binary frames are not supported: send events as JSON text."
+                out = self._session.complain(message, code="invalid_frame")
+            elif len(text) > _LARGE_FRAME:
+                async with self._lock:
+                    out = await asyncio.to_thread(self._session.receive, text, arrived_at)
+            else:
+                out = self._session.receive(text, arrived_at)
+            self._interruptions.appended(self._session.clock_ms, arrived_at)
+            self._deliver(out)
 
     async def _listen(self) -> None:
         """Events of the engine."""
         async for event in self._engine.events():
-            async with self._lock:
-                self._deliver(self._session.hear(event, time.monotonic()))
+            while self._lock.locked():
+                async with self._lock:
+                    pass
+            self._deliver(self._session.hear(event, time.monotonic()))
             self._interruptions.hear(event)
             if self._is_leaving and not self._session.is_busy:
                 raise _End(CLOSE_GOING_AWAY, "the server is shutting down")
@@ -174,39 +178,52 @@ class Connection:
         """Messages to the client."""
         while True:
             text, is_speech = await self._outgoing.get()
-            try:
-                async with asyncio.timeout(self._options.send_timeout_s):
-                    await self._websocket.send_text(text)
-            except TimeoutError:
-                raise _End(CLOSE_POLICY, "the client is too slow") from None
+            self._sending_since = time.monotonic()
+            await self._websocket.send_text(text)
+            self._sending_since = None
             if is_speech:
                 self._interruptions.sent(time.monotonic())
+
+    async def _watch(self) -> None:
+        """Whether the client takes what it is sent; a timeout of every message would cost more."""
+        limit_s = self._options.send_timeout_s
+        while True:
+            since = self._sending_since
+            left_s = limit_s if since is None else since + limit_s - time.monotonic()
+            if left_s <= 0:
+                raise _End(CLOSE_POLICY, "the client is too slow")
+            await asyncio.sleep(min(left_s, limit_s / _WATCHES))
 
     # ---- between the tasks -------------------------------------------------------------------
 
     def _deliver(self, out: Outbox) -> None:
         self._outgoing.silence(out.silenced)
-        self._outgoing.put(out.messages)
-        if self._outgoing.is_overfull:
-            self._finish(_End(CLOSE_POLICY, "the client is too slow"))
-        self._commands.extend(out.commands)
+        if out.messages:
+            self._outgoing.put(out.messages)
+            if self._outgoing.is_overfull:
+                self._finish(_End(CLOSE_POLICY, "the client is too slow"))
+            self._count(out)
         if out.commands:
+            self._commands.extend(out.commands)
             self._commands_filled.set()
-        if len(self._commands) > self._options.max_waiting_commands:
-            self._commands_low.clear()
-        self._count(out)
+            if len(self._commands) > self._options.max_waiting_commands:
+                self._commands_low.clear()
         self._set_timer()
 
     def _set_timer(self) -> None:
+        deadline = self._session.deadline()
+        if deadline == self._deadline:
+            return
+        self._deadline = deadline
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadline = self._session.deadline()
         if deadline is not None:
             delay_s = max(0.0, deadline - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
     def _tick(self) -> None:
+        self._deadline = None
         # A frame that is being decoded sets the timer anew when it is done.
         if not self._lock.locked() and not self._end.done():
             self._deliver(self._session.tick(time.monotonic()))
