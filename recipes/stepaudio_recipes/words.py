@@ -37,7 +37,8 @@ class WordsConfig:
         min_count: word pairs and triples seen less often are not counted.
         sphinx_weight: weight of pocketsphinx's own trigrams, which are of general English; 0: the
             prepared texts alone.
-        ngram_bytes: size that pairs and triples are cut to; 0: all are kept.
+        ngram_bytes: size that pairs and triples are cut to, before they are compressed; 0: all are
+            kept.
     """
 
     data: str = ".data/nano"

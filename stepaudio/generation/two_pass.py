@@ -42,11 +42,11 @@ class TwoPassOptions:
     """
 
     search: WordSearchOptions = field(default_factory=WordSearchOptions)
-    phones: float = 0.6
-    characters: float = 0.4
-    language: float = 0.7
+    phones: float = 0.7
+    characters: float = 0.3
+    language: float = 1.0
     decoder: float = 0.25
-    word_reward: float = 0.5
+    word_reward: float = 0.0
     num_judged: int = 16
 
 

@@ -130,11 +130,11 @@ class NgramModel:
             "unigram": self.unigram.astype(np.float16),
             "unigram_backoff": self.unigram_backoff.astype(np.float16),
             "pair_counts": np.bincount(first, minlength=self.vocab_size).astype(np.uint16),
-            "pair_words": second.astype(np.uint16),
+            "pair_gaps": _gaps(second, first).astype(np.uint16),
             "pair": _rounded(self.pair),
             "pair_backoff": _rounded(self.pair_backoff),
             "triple_counts": np.bincount(pair_index, minlength=len(first)).astype(np.uint16),
-            "triple_words": third.astype(np.uint16),
+            "triple_gaps": _gaps(third, pair_index).astype(np.uint16),
             "triple": _rounded(self.triple),
         }
 
@@ -149,20 +149,34 @@ class NgramModel:
         vocab_size = len(arrays["unigram"])
         keys = []
         for name in ("pair", "triple"):
-            counts, words = arrays[f"{name}_counts"], arrays[f"{name}_words"].astype(np.int64)
-            owners = np.repeat(np.arange(len(counts)), counts.astype(np.int64))
-            keys.append(owners * vocab_size + words)
+            counts = arrays[f"{name}_counts"].astype(np.int64)
+            owners = np.repeat(np.arange(len(counts)), counts)
+            keys.append(owners * vocab_size + _from_gaps(arrays[f"{name}_gaps"], counts))
         unigram, backoff = (arrays[n].astype(np.float32) for n in ("unigram", "unigram_backoff"))
         values = {name: _log_of(arrays[name]) for name in ("pair", "pair_backoff", "triple")}
         return cls(unigram, backoff, pair_keys=keys[0], triple_keys=keys[1], **values)
 
 
-_STEP = 1 / 16  # of stored logarithms
+_STEP = 1 / 4  # of stored logarithms
 _LARGEST = 2.0  # back-off weights may exceed one
 
 
+def _gaps(words: Ints, owners: Ints) -> Ints:
+    """What each word is above the one before it of the same owner: small numbers, mostly."""
+    before = np.concatenate([[0], words[:-1]])
+    is_first = np.concatenate([[True], owners[1:] != owners[:-1]])
+    return words - np.where(is_first[: len(words)], 0, before[: len(words)])
+
+
+def _from_gaps(gaps: NDArray[np.generic], counts: Ints) -> Ints:
+    """The words again; `counts` says how many each owner has."""
+    total = np.concatenate([[0], np.cumsum(gaps.astype(np.int64))])
+    starts = np.cumsum(counts) - counts
+    return total[1:] - np.repeat(total[starts], counts)
+
+
 def _rounded(logs: Floats) -> NDArray[np.uint8]:
-    """Logarithms in steps of 1/16 downwards from 2, one byte each."""
+    """Logarithms in steps of 1/4 downwards from 2, one byte each."""
     return np.clip(np.round((_LARGEST - logs) / _STEP), 0, 255).astype(np.uint8)
 
 

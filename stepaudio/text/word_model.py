@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from stepaudio.atomic import write_bytes_atomic
 from stepaudio.errors import CheckpointError
 from stepaudio.text.ngram import NUM_RESERVED, NgramModel
+from stepaudio.text.packed_arrays import pack, unpack
 from stepaudio.text.word_tree import WordTree
 
 WORDS_FILE = "words.safetensors"
@@ -92,7 +93,9 @@ class WordModel:
             **{_NGRAMS + name: array for name, array in self.ngrams.arrays().items()},
         }
         path = folder / WORDS_FILE
-        write_bytes_atomic(path, save(arrays, {"phones": json.dumps(self.phones)}))
+        packed, types = pack(arrays)
+        metadata = {"phones": json.dumps(self.phones), "types": json.dumps(types)}
+        write_bytes_atomic(path, save(packed, metadata))
         return path
 
     @classmethod
@@ -107,8 +110,10 @@ class WordModel:
             return None
         try:
             with safe_open(path, "np") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
-                phones = tuple(json.loads(file.metadata()["phones"]))
+                packed = {name: file.get_tensor(name) for name in file.keys()}
+                metadata = file.metadata()
+            arrays = unpack(packed, json.loads(metadata["types"]))
+            phones = tuple(json.loads(metadata["phones"]))
             ngrams = {
                 n.removeprefix(_NGRAMS): a for n, a in arrays.items() if n.startswith(_NGRAMS)
             }

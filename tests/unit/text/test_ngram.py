@@ -5,7 +5,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from stepaudio.text.ngram import END, NUM_RESERVED, START, NgramModel, train_ngrams
+from stepaudio.text.ngram import (
+    END,
+    NUM_RESERVED,
+    START,
+    NgramModel,
+    _from_gaps,
+    _gaps,
+    train_ngrams,
+)
 
 VOCAB = NUM_RESERVED + 5
 SENTENCES = st.lists(st.lists(st.integers(NUM_RESERVED, VOCAB - 1), max_size=6), min_size=1)
@@ -66,3 +74,15 @@ def test_arrays_keep_the_model(model):
     for words in ([CAT, SAT], [DOG, RAN, COW], []):
         expected = model.sentence_score(words)
         assert copy.sentence_score(words) == pytest.approx(expected, abs=0.1)
+
+
+@hypothesis.given(
+    st.lists(st.lists(st.integers(0, 65_535), unique=True, max_size=6).map(sorted), max_size=8)
+)
+def test_gaps_come_back_as_words(groups: list[list[int]]) -> None:
+    words = np.array([word for group in groups for word in group], np.int64)
+    counts = np.array([len(group) for group in groups], np.int64)
+    owners = np.repeat(np.arange(len(groups)), counts)
+    gaps = _gaps(words, owners)
+    assert len(gaps) == len(words) and (gaps >= 0).all() and (gaps <= 65_535).all()
+    assert np.array_equal(_from_gaps(gaps.astype(np.uint16), counts), words)
