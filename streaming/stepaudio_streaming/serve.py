@@ -31,6 +31,7 @@ from stepaudio_streaming.http_api.chat import chat_routes
 from stepaudio_streaming.http_api.library import LibraryRecognizer
 from stepaudio_streaming.http_api.speech import speech_routes
 from stepaudio_streaming.http_api.transcriptions import transcription_routes
+from stepaudio_streaming.memory import keep_memory_small
 from stepaudio_streaming.server.app import build_app
 from stepaudio_streaming.server.options import ServerOptions
 from stepaudio_streaming.server.run import Address, RealtimeServer, build_server, listen
@@ -136,6 +137,7 @@ async def _serve(options: ServeOptions, listener: socket.socket) -> None:
     )
     engine = streaming_engine(model, sizes, name=options.model)
     executor = ThreadPoolExecutor(1, thread_name_prefix="stepaudio-transcriber")
+    housekeeping = asyncio.create_task(keep_memory_small())
     try:
         loading = engine.start()
         routers = service_routes(engine, model, executor)
@@ -147,6 +149,7 @@ async def _serve(options: ServeOptions, listener: socket.socket) -> None:
             server, listener, loading, f"{options.model} is ready at {scheme}://{host}:{port}"
         )
     finally:
+        housekeeping.cancel()
         engine.stop()
         executor.shutdown(cancel_futures=True)
 
