@@ -1,16 +1,24 @@
-"""Memory that the C library keeps for itself, given back to the system now and then.
+"""Memory that libraries keep for themselves: bounded, and given back to the system now and then.
 
 Tensors of ever different sizes leave holes in the heaps of several threads. glibc keeps the pages
-of those holes, so that a server grows for hours although it holds nothing more.
+of those holes, so that a server grows for hours although it holds nothing more. oneDNN keeps the
+kernels of the last thousand shapes that it has met, and speech has a new length every time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 from collections.abc import Callable
 
 INTERVAL_S = 60.0
+_NUM_KERNELS = "128"  # those of decoding, which come again and again, stay among them
+
+
+def bound_kernel_cache() -> None:
+    """Let oneDNN keep few kernels, unless the environment says otherwise; before the first one."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _NUM_KERNELS)
 
 
 def trimmer() -> Callable[[], None] | None:

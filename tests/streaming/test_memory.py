@@ -1,12 +1,13 @@
 """Free memory goes back to the system."""
 
 import asyncio
+import os
 import sys
 
 import psutil
 import pytest
 
-from stepaudio_streaming.memory import keep_memory_small, trimmer
+from stepaudio_streaming.memory import bound_kernel_cache, keep_memory_small, trimmer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or trimmer() is None, reason="needs glibc")
 
@@ -28,3 +29,13 @@ def test_holes_in_the_heap_are_given_back() -> None:
 
     asyncio.run(main())
     assert full - process.memory_info().rss > 60 << 20 and len(last) == 60_000
+
+
+def test_the_environment_decides_how_many_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "7")
+    bound_kernel_cache()
+    assert os.environ[name] == "7"
+    monkeypatch.delenv(name)
+    bound_kernel_cache()
+    assert 0 < int(os.environ[name]) < 1024
