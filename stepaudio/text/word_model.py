@@ -118,8 +118,11 @@ class WordModel:
                 n.removeprefix(_NGRAMS): a for n, a in arrays.items() if n.startswith(_NGRAMS)
             }
             words = tuple(arrays["words"].tobytes().decode().split("\n"))
-            spoken = (arrays["num_spoken"], arrays["spoken_lens"], arrays["spoken_phones"])
-            model = cls(words, phones, *spoken, NgramModel.from_arrays(ngrams))
+            counts, lens, indices = (
+                arrays[name].astype(np.uint8, copy=False)
+                for name in ("num_spoken", "spoken_lens", "spoken_phones")
+            )
+            model = cls(words, phones, counts, lens, indices, NgramModel.from_arrays(ngrams))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
         if not model._is_consistent():

@@ -79,8 +79,9 @@ def test_a_spoken_turn_gives_a_heard_reply(
         voice.when("talk.turns.last('assistant')?.state === 'done' && !talk.player.isBusy")
         user, answer = voice.turns()[:2]
         assert (user["role"], answer["role"]) == ("user", "assistant")
-        # What was recorded is the speech of the microphone, with some padding.
-        assert user["pcm"] == pytest.approx(3.0, abs=1.2) and user["text"]
+        # What was recorded is the speech of the microphone, with some padding; a browser on a busy
+        # machine may lose a piece of it.
+        assert 1.0 < user["pcm"] < 4.2 and user["text"]
         # What was heard is all that was made, and not silence.
         assert answer["pcm"] > 0.5 and answer["text"]
         assert answer["heardMs"] == pytest.approx(1000 * answer["pcm"], abs=60)
