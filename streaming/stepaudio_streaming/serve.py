@@ -8,6 +8,7 @@ import signal
 import socket
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -89,6 +90,7 @@ class ServeOptions:
         )
 
 
+@cache  # the answer of the first call: later ones would halve what that one has set
 def serving_threads() -> int:
     """Threads of a model that converses on this CPU: half of those that PyTorch would take.
 
