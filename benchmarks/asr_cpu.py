@@ -63,9 +63,6 @@ def main() -> None:
     config = model.config
     processor = StepAudioProcessor(tokenizer, config.audio_encoder_config, config.prompts)
 
-    # A transcript has no audio tokens; ours computes the text rows of the head only.
-    no_text = list(range(config.audio_start_token_id, config.vocab_size))
-
     def hugging_face(wav: torch.Tensor) -> str:
         messages = [
             {"role": "system", "content": config.prompts["asr"]},
@@ -73,12 +70,7 @@ def main() -> None:
         ]
         inputs = processor(messages, audio=[wav], sampling_rate=SAMPLE_RATE)
         with torch.inference_mode():
-            ids = model.generate(
-                **inputs,
-                do_sample=False,
-                max_new_tokens=MAX_NEW_TOKENS,
-                suppress_tokens=no_text,
-            )
+            ids = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
         return tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :].tolist()).strip()
 
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, {args.model}")

@@ -13,7 +13,9 @@ from stepaudio.atomic import write_text_atomic
 from stepaudio.audio.prompt_features import VoiceMel
 from stepaudio.catalog import embedded_folder
 from stepaudio.errors import CheckpointError, ConfigError
+from stepaudio.models.checkpoint import GENERATION_FILE
 from stepaudio.models.config_file import read_config
+from stepaudio.models.mtp_file import PREDICTOR_FILE
 from stepaudio.models.token2wav.folder import SUBFOLDER, TrainedParts, load_parts, save_parts
 from stepaudio.models.token2wav.tokenizer_checkpoint import load_tokenizer, read_tokenizer_config
 from stepaudio.models.token2wav.vocoder_checkpoint import load_vocoder, read_vocoder_config
@@ -49,7 +51,7 @@ class AssembleConfig:
         recipe: "assemble".
         output_dir: folder of the checkpoint.
         model: folder of ``speech_pretrain``'s model.
-        words: name or folder of the model whose word list is kept.
+        words: name or folder of the model whose word list and prediction blocks are kept.
         codec: folder of ``codec``'s tokenizer.
         token2wav: folder of ``token2wav``'s flow and speaker encoder.
         vocoder: folder of ``vocoder``'s run.
@@ -84,13 +86,13 @@ def main(config: AssembleConfig) -> Path:
         raise CheckpointError(f"{config.model}: no model; run the recipe speech_pretrain")
     shutil.copytree(config.model, folder, dirs_exist_ok=True)
     words = embedded_folder(config.words) or Path(config.words)
-    for name in (WORDS_FILE, _WORDS_LICENCE):
+    for name in (WORDS_FILE, _WORDS_LICENCE, PREDICTOR_FILE):
         if (words / name).is_file():
             shutil.copyfile(words / name, folder / name)
     save_parts(folder / SUBFOLDER, trained_parts(config))
     load_parts(folder / SUBFOLDER)  # the parts fit each other
     write_sections(folder / "config.json", config.sections)
-    read_config(folder)
+    keep_to_text(folder)
     _log.info("checkpoint written to %s", folder)
     return folder
 
@@ -131,6 +133,19 @@ def write_sections(path: Path, sections: SectionsConfig) -> None:
         if section:
             values[name] = section
     write_text_atomic(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def keep_to_text(folder: Path) -> None:
+    """Have transformers' `generate()` write no audio tokens.
+
+    The foundation hears and its adapters speak: audio tokens of the foundation say nothing.
+    """
+    config = read_config(folder)
+    path = folder / GENERATION_FILE
+    values = _read(path) if path.exists() else {}
+    no_text = range(config.audio_start_token_id, config.text_config.vocab_size)
+    values["suppress_tokens"] = list(no_text)
+    write_text_atomic(path, json.dumps(values, sort_keys=True) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:

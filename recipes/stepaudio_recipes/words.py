@@ -32,7 +32,7 @@ class WordsConfig:
 
     Attributes:
         data: folder that the ``prepare`` recipe filled.
-        output_dir: folder of the model that gets ``words.safetensors``.
+        output_dir: folder of the model that gets ``words.safetensors``; made if needed.
         transcript_copies: how often each distinct transcript of the training speech counts.
         min_count: word pairs and triples seen less often are not counted.
         sphinx_weight: weight of pocketsphinx's own trigrams, which are of general English; 0: the
@@ -72,7 +72,9 @@ def main(config: WordsConfig) -> Path:
     sentences = texts + transcripts * config.transcript_copies
     prior = read_sphinx_trigrams(model_file()) if config.sphinx_weight else None
     model = build_word_model(sentences, lexicon, config, prior)
-    path = model.save(Path(config.output_dir))
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = model.save(folder)
     _log.info("%s: %d words, %d bytes", path, len(model.words), path.stat().st_size)
     return path
 

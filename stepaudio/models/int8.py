@@ -86,7 +86,7 @@ class Int8Linear(nn.Module):
 
     def product(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Product [R, N] of rows [R, D] whose largest value is one, and what each is short of."""
-        largest = torch.ops.aten.linalg_vector_norm(x, float("inf"), [1], True)
+        largest = x.abs().amax(1, keepdim=True)
         largest.clamp_min_(self.smallest)
         product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             x / largest, self.step, self.zero, self.packed

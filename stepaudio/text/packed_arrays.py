@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
+import lzma
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 _MAX_BYTES = 1 << 28  # of an unpacked array: a damaged file must not fill the memory
-_LEVEL = 9
+_MAX_MEMORY = 1 << 26  # of the decompressor
+_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 22}]
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -26,7 +28,7 @@ def pack(arrays: Arrays) -> tuple[dict[str, NDArray[np.uint8]], dict[str, str]]:
     for name, array in arrays.items():
         flat = np.ascontiguousarray(array)
         planes = flat.view(np.uint8).reshape(len(flat), flat.itemsize)[:, ::-1]
-        data = zlib.compress(np.ascontiguousarray(planes.T).tobytes(), _LEVEL)
+        data = lzma.compress(np.ascontiguousarray(planes.T).tobytes(), filters=_FILTERS)
         packed[name] = np.frombuffer(data, np.uint8)
     return packed, {name: array.dtype.str for name, array in arrays.items()}
 
@@ -38,18 +40,21 @@ def unpack(packed: Arrays, types: Mapping[str, str]) -> dict[str, NDArray[np.gen
         KeyError: an array has no type.
         ValueError: an array is damaged, or of a type that no number has.
     """
-    arrays = {}
-    for name, data in packed.items():
-        kind = np.dtype(types[name])
-        if kind.kind not in "iuf":
-            raise ValueError(f"{name}: numbers cannot be of type {kind}")
-        stream = zlib.decompressobj()
-        try:
-            plain = stream.decompress(data.tobytes(), _MAX_BYTES)
-        except zlib.error as error:
-            raise ValueError(f"{name}: {error}") from error
-        if not stream.eof or len(plain) % kind.itemsize:
-            raise ValueError(f"{name}: cut off, or too large")
-        planes = np.frombuffer(plain, np.uint8).reshape(kind.itemsize, -1)
-        arrays[name] = np.ascontiguousarray(planes.T[:, ::-1]).view(kind).reshape(-1)
-    return arrays
+    with ThreadPoolExecutor() as pool:  # decompression takes most of the time to load the words
+        arrays = pool.map(lambda name: _unpacked(name, packed[name], types[name]), packed)
+        return dict(zip(packed, arrays, strict=True))
+
+
+def _unpacked(name: str, data: NDArray[np.generic], kind_name: str) -> NDArray[np.generic]:
+    kind = np.dtype(kind_name)
+    if kind.kind not in "iuf":
+        raise ValueError(f"{name}: numbers cannot be of type {kind}")
+    stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_MEMORY)
+    try:
+        plain = stream.decompress(data.tobytes(), _MAX_BYTES)
+    except (lzma.LZMAError, EOFError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    if not stream.eof or len(plain) % kind.itemsize:
+        raise ValueError(f"{name}: cut off, or too large")
+    planes = np.frombuffer(plain, np.uint8).reshape(kind.itemsize, -1)
+    return np.ascontiguousarray(planes.T[:, ::-1]).view(kind).reshape(-1)

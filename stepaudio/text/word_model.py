@@ -86,7 +86,8 @@ class WordModel:
             OutputError: it cannot be written.
         """
         arrays = {
-            "words": np.frombuffer("\n".join(self.words).encode(), np.uint8),
+            "words": _as_array(self.words),
+            "phones": _as_array(self.phones),
             "num_spoken": self.num_spoken,
             "spoken_lens": self.spoken_lens,
             "spoken_phones": self.spoken_phones,
@@ -94,8 +95,8 @@ class WordModel:
         }
         path = folder / WORDS_FILE
         packed, types = pack(arrays)
-        metadata = {"phones": json.dumps(self.phones), "types": json.dumps(types)}
-        write_bytes_atomic(path, save(packed, metadata))
+        # One entry: several are written in any order, and equal models shall be equal files.
+        write_bytes_atomic(path, save(packed, {"types": json.dumps(types)}))
         return path
 
     @classmethod
@@ -111,13 +112,12 @@ class WordModel:
         try:
             with safe_open(path, "np") as file:
                 packed = {name: file.get_tensor(name) for name in file.keys()}
-                metadata = file.metadata()
-            arrays = unpack(packed, json.loads(metadata["types"]))
-            phones = tuple(json.loads(metadata["phones"]))
+                types = json.loads(file.metadata()["types"])
+            arrays = unpack(packed, types)
             ngrams = {
                 n.removeprefix(_NGRAMS): a for n, a in arrays.items() if n.startswith(_NGRAMS)
             }
-            words = tuple(arrays["words"].tobytes().decode().split("\n"))
+            words, phones = (_as_texts(arrays[name]) for name in ("words", "phones"))
             counts, lens, indices = (
                 arrays[name].astype(np.uint8, copy=False)
                 for name in ("num_spoken", "spoken_lens", "spoken_phones")
@@ -142,3 +142,13 @@ class WordModel:
             and int(phones.max()) <= len(self.phones)
             and self.ngrams.is_consistent()
         )
+
+
+def _as_array(texts: Sequence[str]) -> NDArray[np.uint8]:
+    """Lines of text as bytes."""
+    return np.frombuffer("\n".join(texts).encode(), np.uint8)
+
+
+def _as_texts(data: NDArray[np.generic]) -> tuple[str, ...]:
+    """What `_as_array` was given."""
+    return tuple(data.tobytes().decode().split("\n"))

@@ -20,6 +20,7 @@ NEEDED = (
     "stepaudio/weights/nano/model.safetensors.index.json",
     "stepaudio/weights/nano/words.safetensors",
     "stepaudio/weights/nano/words.LICENSE",
+    "stepaudio/weights/nano/mtp.safetensors",
     "stepaudio/weights/nano/adapters/tts/adapter_model.safetensors",
     "stepaudio/weights/nano/adapters/chat/adapter_model.safetensors",
     "stepaudio/weights/nano/token2wav/token2wav.json",

@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 
 from stepaudio.errors import CheckpointError, ConfigError
+from stepaudio.models.config_file import read_config
 from stepaudio.models.token2wav.vocoder_checkpoint import write_vocoder_config
 from stepaudio.tasks.tts import Synthesizer
 from stepaudio_recipes import assemble
@@ -102,3 +103,20 @@ def test_the_shipped_config_can_be_read():
     shipped = load_config(assemble.Config, CONFIG)
     assert "tts" in shipped.sections.modes
     assert shipped.sections.speech["adapter"] == "tts"
+
+
+def test_words_and_prediction_blocks_of_another_folder_are_kept(config, tmp_path):
+    names = ("words.safetensors", "words.LICENSE", "mtp.safetensors")
+    (tmp_path / "other").mkdir()
+    for name in names:
+        (tmp_path / "other" / name).write_text(name)
+    folder = assemble.main(dataclasses.replace(config, words=str(tmp_path / "other")))
+    assert [(folder / name).read_text() for name in names] == list(names)
+
+
+def test_other_libraries_are_told_to_write_text(config):
+    folder = assemble.main(config)
+    values = json.loads((folder / "generation_config.json").read_text())
+    sizes = read_config(folder)
+    end = sizes.text_config.vocab_size
+    assert values["suppress_tokens"] == list(range(sizes.audio_start_token_id, end))

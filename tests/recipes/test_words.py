@@ -43,7 +43,6 @@ def test_words_are_those_that_can_be_said_and_spelled():
 def test_the_recipe_writes_the_same_file_every_time(data, tmp_path):
     written = []
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
         path = main(WordsConfig(data=str(data), output_dir=str(tmp_path / name)))
         written.append(path.read_bytes())
     assert written[0] == written[1]

@@ -42,15 +42,16 @@ def make_prompts(generator: Generator, lengths: list[int]) -> list[GenerationPro
 
 
 @pytest.mark.parametrize("windowed", [False, True])
+@pytest.mark.parametrize("lens", [[5, 9, 14], [5, 50, 6]])  # one prefill pass; two
 @torch.inference_mode()
 def test_cached_logits_equal_uncached_ones_in_ragged_batches(
-    tiny_model: Build, fuse: bool, windowed: bool
+    tiny_model: Build, fuse: bool, windowed: bool, lens: list[int]
 ) -> None:
     window = {"use_sliding_window": True, "sliding_window": 6} if windowed else {}
     model = tiny_model(**window)
     generator = Generator(model, fuse=fuse)
-    prompts = make_prompts(generator, [5, 9, 14])
-    cache = generator.new_cache(3, 64)
+    prompts = make_prompts(generator, lens)
+    cache = generator.new_cache(3, 80)
     logits = generator.prefill(prompts, range(3), cache)
     rows = [list(p.ids) for p in prompts]
     for _ in range(8):
@@ -63,6 +64,16 @@ def test_cached_logits_equal_uncached_ones_in_ragged_batches(
         for row, token in zip(rows, tokens.tolist(), strict=True):
             row.append(token)
         logits = generator.step(tokens, range(3), cache)
+
+
+def test_no_prompt_is_read_if_one_does_not_fit(tiny_model: Build) -> None:
+    generator = Generator(tiny_model())
+    cache = generator.new_cache(2, 40)
+    with pytest.raises(CapacityError):
+        generator.prefill(make_prompts(generator, [50, 5]), [0, 1], cache)
+    with pytest.raises(CapacityError):
+        generator.prefill(make_prompts(generator, [5, 50]), [0, 1], cache)
+    assert list(cache.lengths) == [0, 0]
 
 
 def _latents(prompt: GenerationPrompt) -> object:
