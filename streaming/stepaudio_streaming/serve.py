@@ -32,7 +32,7 @@ from stepaudio_streaming.http_api.chat import chat_routes
 from stepaudio_streaming.http_api.library import LibraryRecognizer
 from stepaudio_streaming.http_api.speech import speech_routes
 from stepaudio_streaming.http_api.transcriptions import transcription_routes
-from stepaudio_streaming.memory import bound_kernel_cache, keep_memory_small
+from stepaudio_streaming.memory import bound_kernel_caches, keep_memory_small
 from stepaudio_streaming.server.app import build_app
 from stepaudio_streaming.server.options import ServerOptions
 from stepaudio_streaming.server.run import Address, RealtimeServer, build_server, listen
@@ -108,7 +108,7 @@ def serve(options: ServeOptions) -> None:
         StepAudioError: the model cannot be loaded.
         OSError: the address is taken.
     """
-    bound_kernel_cache()
+    bound_kernel_caches()
     torch.set_num_threads(options.threads or serving_threads())
     # Before anything is read: the address may be taken.
     listener = listen(options.address)

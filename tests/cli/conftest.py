@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -60,9 +62,38 @@ def stepaudio(
 
 
 @pytest.fixture(scope="session")
-def run() -> Command:
+def run_installed() -> Command:
     """Run ``stepaudio`` with these arguments, as a user would."""
     return stepaudio
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """The same in a fork of a process that has imported the libraries, see `forking`."""
+    folder = tmp_path_factory.mktemp("forked")
+    files = {name: folder / name for name in ("stdin", "stdout", "stderr")}
+    command = [sys.executable, Path(__file__).with_name("forking.py")]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as server:
+
+        def forked(
+            *arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None
+        ) -> Finished:
+            contents = (stdin or b"", b"", b"")
+            for path, content in zip(files.values(), contents, strict=True):
+                path.write_bytes(content)
+            order = {
+                "args": [str(argument) for argument in arguments],
+                "cwd": str(cwd or Path.cwd()),
+                "env": dict(os.environ),
+                **{name: str(path) for name, path in files.items()},
+            }
+            print(json.dumps(order), file=server.stdin, flush=True)
+            assert server.stdout is not None
+            status = int(server.stdout.readline())
+            return Finished(status, files["stdout"].read_bytes(), files["stderr"].read_bytes())
+
+        yield forked
+        server.stdin.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,12 @@ import sys
 import psutil
 import pytest
 
-from stepaudio_streaming.memory import bound_kernel_cache, keep_memory_small, trimmer
+from stepaudio_streaming.memory import (
+    KERNEL_CACHES,
+    bound_kernel_caches,
+    keep_memory_small,
+    trimmer,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or trimmer() is None, reason="needs glibc")
 
@@ -31,11 +36,13 @@ def test_holes_in_the_heap_are_given_back() -> None:
     assert full - process.memory_info().rss > 60 << 20 and len(last) == 60_000
 
 
-def test_the_environment_decides_how_many_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+@pytest.mark.parametrize("name", KERNEL_CACHES)
+def test_the_environment_decides_how_many_kernels_are_kept(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "7")
-    bound_kernel_cache()
+    bound_kernel_caches()
     assert os.environ[name] == "7"
     monkeypatch.delenv(name)
-    bound_kernel_cache()
+    bound_kernel_caches()
     assert 0 < int(os.environ[name]) < 1024

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from stepaudio.catalog import DEFAULT_MODEL
 from stepaudio.errors import ConfigError
+from stepaudio_streaming.memory import bound_kernel_caches, keep_memory_small
 from stepaudio_streaming.server.gateway import Gateway
 from stepaudio_streaming.server.options import ServerOptions
 from stepaudio_streaming.server.run import Address, RealtimeServer, listen, server_config
@@ -91,6 +92,7 @@ def serve(options: WebOptions) -> None:
         ConfigError: the address of the server is none.
         OSError: the port is taken.
     """
+    bound_kernel_caches()
     address = Address(host=options.host, port=options.port)
     listener = listen(address)
     try:
@@ -115,9 +117,11 @@ async def _serve(options: WebOptions, address: Address, listener: socket.socket)
         local, address, max_sessions=options.max_sessions, preferences=options.preferences
     )
     local.start()
+    housekeeping = asyncio.create_task(keep_memory_small())
     try:
         await server.serve(sockets=[listener])
     finally:
+        housekeeping.cancel()
         local.stop()
 
 
