@@ -24,9 +24,9 @@ demo: $(VENV)/.core
 
 setup: $(VENV)/.setup
 
-# Two processes of one thread each: most of the time goes into starting commands.
+# Two processes of one thread each; the longest tests first, so that both are busy to the end.
 test: $(VENV)/.setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/webui tests/cli tests
 
 check: $(VENV)/.setup
 	$(BIN)/ruff format --check $(PACKAGES)

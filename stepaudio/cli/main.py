@@ -7,6 +7,8 @@ Exit status: 0 all went well, 1 something could not be read, loaded or written, 
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -292,6 +294,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     args = _parse(argv)
     sys.excepthook = _report_bug
+    # The interpreter's last search for cycles would visit all that torch has made.
+    atexit.register(gc.freeze)
     try:
         return _COMMANDS[args.command](args)
     except UsageError as error:
