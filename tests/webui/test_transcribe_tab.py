@@ -173,7 +173,7 @@ def test_problems_are_told_and_the_page_goes_on(
     page.set_input_files("#transcribe-audio input[type=file]", bad)
     page.wait_for_selector("#transcribe-audio button[aria-label=Clear]")
     page.click("#transcribe-start")
-    assert tab.wait_for("transcribe-status", "bad.wav").startswith("bad.wav: ")
+    tab.wait_for("transcribe-status", "bad.wav: ")  # Gradio's clock may stand before it for a while
 
     page.click("#transcribe-audio button[aria-label=Clear]")
     tab.transcribe(recording(tmp_path / "good.wav"))
