@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 from playwright.sync_api import Page
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from stepaudio.errors import ConfigError
 from stepaudio_streaming.server.gateway import Gateway
@@ -22,6 +23,7 @@ from stepaudio_webui.backend import Backend, BackendStatus
 from stepaudio_webui.serve import ServeSession, build_site, page_config
 from tests.streaming.scripted_engine import ScriptedEngine
 
+ATTEMPTS, ATTEMPT_S = 4, 40.0
 PATIENCE_S = 120.0  # only a test that fails waits so long
 CHROMIUM_FLAGS = (
     "--no-sandbox",
@@ -98,14 +100,30 @@ class ScriptedBackend:
             yield site
 
 
+def open_page(page: Page, site: Site, shows: str) -> None:
+    """Open a site and wait for what a selector finds.
+
+    Beside many other pages Chromium now and then stalls for minutes before it has loaded one (cause
+    not found; another attempt is served at once), so a page is asked for again before that.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            page.goto(site.url, timeout=ATTEMPT_S * 1000)
+            page.wait_for_selector(shows, timeout=ATTEMPT_S * 1000)
+            return
+        except PlaywrightTimeout:
+            continue
+    page.goto(site.url)
+    page.wait_for_selector(shows)
+
+
 class VoicePage:
     """The tab "Voice chat" in one browser."""
 
     def __init__(self, page: Page, site: Site) -> None:
         self.page = page
         page.set_default_timeout(PATIENCE_S * 1000)
-        page.goto(site.url)
-        page.wait_for_selector("stepaudio-voice .state")
+        open_page(page, site, "stepaudio-voice .state")
 
     def when(self, condition: str) -> None:
         """Wait for a condition about the conversation `talk`."""

@@ -24,7 +24,7 @@ from stepaudio_webui.backend import (
     TranscribeOptions,
 )
 from tests.streaming.scripted_engine import ScriptedEngine
-from tests.webui.site import Site, showing
+from tests.webui.site import Site, open_page, showing
 
 PIECE = OUTPUT_RATE // 5
 PATIENCE_S = 240.0  # only a test that fails waits so long
@@ -89,7 +89,7 @@ class Tab:
     def __init__(self, page: Page, site: Site, name: str) -> None:
         self.page = page
         page.set_default_timeout(PATIENCE_S * 1000)
-        page.goto(site.url)
+        open_page(page, site, "button[role=tab]")
         page.get_by_role("tab", name=name, exact=True).click()
 
     def status(self, element: str, kind: str = "note") -> str:
