@@ -103,8 +103,8 @@ class ScriptedBackend:
 def open_page(page: Page, site: Site, shows: str) -> None:
     """Open a site and wait for what a selector finds.
 
-    Beside many other pages Chromium now and then stalls for minutes before it has loaded one (cause
-    not found; another attempt is served at once), so a page is asked for again before that.
+    In a run of all tests a page now and then does not load for minutes. The cause has not been
+    found, and it may be the page's own; one test need not fail for it.
     """
     for _ in range(ATTEMPTS - 1):
         try:
