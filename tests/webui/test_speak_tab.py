@@ -152,7 +152,8 @@ def test_problems_are_told_and_the_page_goes_on(
 
 
 def test_speech_can_be_stopped(page: Page, home: Path) -> None:
-    with ToneBackend(pause_s=0.1).showing() as site:
+    # The piece that is being made takes long; a click on "Speak" behind "Stopped" counts.
+    with ToneBackend(pause_s=0.5).showing() as site:
         tab = SpeakTab(page, site)
         tab.write("word " * 200)
         page.click("#speak-start")

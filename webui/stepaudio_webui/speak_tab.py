@@ -200,13 +200,11 @@ def _build_speaking(backend: Backend, fields: list[gr.Component]) -> None:
         api_visibility="private",
     )
     stop.click(
-        lambda: [note("Stopped"), {"run": ""}],
-        None,
-        [status, stream],
-        cancels=[running],
-        queue=False,
+        lambda: {"run": ""}, None, [stream], cancels=[running], queue=False,
         api_visibility="private",
-    )
+    )  # fmt: skip
+    # Not before the piece that is being made is there: until then the page ignores "Speak".
+    running.failure(lambda: note("Stopped"), None, [status], queue=False, api_visibility="private")
 
 
 def _summary(take: Take) -> str:
