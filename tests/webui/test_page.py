@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,11 @@ def test_the_keyboard_is_enough(page: Page, site: Site) -> None:
     page.keyboard.press("Enter")
     voice.when("talk.turns.last('assistant')?.state === 'done' && !talk.player.isBusy")
     assert [turn["text"] for turn in voice.turns()] == ["hello", "Hello there."]
+
+
+def test_servers_import_libraries_as_they_are() -> None:
+    fileio = importlib.import_module("anyio._core._fileio")  # when the first file is sent
+    assert type(fileio.__loader__) is SourceFileLoader, "see addopts in pyproject.toml"
 
 
 def contrast(page: Page, selector: str) -> float:
