@@ -13,7 +13,6 @@ from typing import Any
 
 import uvicorn
 from playwright.sync_api import Page
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from stepaudio.errors import ConfigError
 from stepaudio_streaming.server.gateway import Gateway
@@ -23,8 +22,7 @@ from stepaudio_webui.backend import Backend, BackendStatus
 from stepaudio_webui.serve import ServeSession, build_site, page_config
 from tests.streaming.scripted_engine import ScriptedEngine
 
-ATTEMPTS, ATTEMPT_S = 4, 40.0
-PATIENCE_S = 120.0  # only a test that fails waits so long
+OPENING_S, PATIENCE_S = 60.0, 120.0  # only a test that fails waits so long
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--autoplay-policy=no-user-gesture-required",
@@ -101,20 +99,9 @@ class ScriptedBackend:
 
 
 def open_page(page: Page, site: Site, shows: str) -> None:
-    """Open a site and wait for what a selector finds.
-
-    In a run of all tests a page now and then does not load for minutes. The cause has not been
-    found, and it may be the page's own; one test need not fail for it.
-    """
-    for _ in range(ATTEMPTS - 1):
-        try:
-            page.goto(site.url, timeout=ATTEMPT_S * 1000)
-            page.wait_for_selector(shows, timeout=ATTEMPT_S * 1000)
-            return
-        except PlaywrightTimeout:
-            continue
-    page.goto(site.url)
-    page.wait_for_selector(shows)
+    """Open a site and wait for what a selector finds."""
+    page.goto(site.url, timeout=OPENING_S * 1000)
+    page.wait_for_selector(shows, timeout=OPENING_S * 1000)
 
 
 class VoicePage:
