@@ -1,4 +1,9 @@
-"""Memory that libraries keep for themselves: bounded, and given back to the system now and then.
+"""Memory that nobody needs any more: bounded, and given back to the system now and then.
+
+A session that is over is a ring of objects, which only Python's collector frees. It visits
+everything that has survived for long when a quarter as much has come since; behind the imports of
+a server that is a session's objects many times over, and each of them keeps sound and memories of
+voices.
 
 Tensors of ever different sizes leave holes in the heaps of several threads. glibc keeps the pages
 of those holes, so that a server grows for hours although it holds nothing more. oneDNN keeps the
@@ -10,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 from collections.abc import Callable
 
@@ -39,8 +45,20 @@ def trimmer() -> Callable[[], None] | None:
 
 
 async def keep_memory_small(interval_s: float = INTERVAL_S) -> None:
-    """Give memory back every so often, in a thread beside, until cancelled."""
+    """Free and give back memory every so often, in a thread beside, until cancelled.
+
+    To be begun behind the imports and before the first session: what exists now is taken to stay,
+    so that looking for what is over takes milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
     give_back = trimmer()
-    while give_back is not None:
+    while True:
         await asyncio.sleep(interval_s)
-        await asyncio.to_thread(give_back)
+        await asyncio.to_thread(_tidy, give_back)
+
+
+def _tidy(give_back: Callable[[], None] | None) -> None:
+    gc.collect()
+    if give_back is not None:
+        give_back()

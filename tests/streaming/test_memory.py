@@ -1,8 +1,11 @@
 """Free memory goes back to the system."""
 
 import asyncio
+import gc
 import os
 import sys
+import weakref
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -14,9 +17,23 @@ from stepaudio_streaming.memory import (
     trimmer,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or trimmer() is None, reason="needs glibc")
+needs_glibc = pytest.mark.skipif(sys.platform != "linux" or trimmer() is None, reason="needs glibc")
 
 
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+class Ring:
+    """Refers to itself, as sessions do."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@needs_glibc
 def test_holes_in_the_heap_are_given_back() -> None:
     process = psutil.Process()
     blocks = [bytearray(60_000) for _ in range(2000)]
@@ -46,3 +63,39 @@ def test_the_environment_decides_how_many_kernels_are_kept(
     monkeypatch.delenv(name)
     bound_kernel_caches()
     assert 0 < int(os.environ[name]) < 1024
+
+
+def test_what_is_over_is_forgotten_however_much_there_is_besides() -> None:
+    async def main() -> bool:
+        task = asyncio.create_task(keep_memory_small(0.01))
+        await asyncio.sleep(0)  # it has begun
+        ring = Ring()
+        gc.collect()  # now it is old
+        gone = weakref.ref(ring)
+        del ring
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            if gone() is None:
+                break
+        task.cancel()
+        return gone() is None
+
+    gc.disable()  # which forgets old things when as many new ones have come as a server never sees
+    try:
+        assert asyncio.run(main())
+    finally:
+        gc.enable()
+
+
+def test_what_a_server_has_imported_is_not_visited_again() -> None:
+    imported = Ring()
+
+    async def main() -> int:
+        task = asyncio.create_task(keep_memory_small(60.0))
+        await asyncio.sleep(0)
+        task.cancel()
+        return len(gc.get_objects())
+
+    before = len(gc.get_objects())
+    assert asyncio.run(main()) < before / 10
+    assert imported.me is imported
