@@ -76,7 +76,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as server:
 
         def forked(
-            *arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None
+            *arguments: str | Path,
+            stdin: bytes | None = None,
+            cwd: Path | None = None,
+            timeout_s: float = TIMEOUT_S,
         ) -> Finished:
             contents = (stdin or b"", b"", b"")
             for path, content in zip(files.values(), contents, strict=True):
@@ -85,12 +88,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
                 "args": [str(argument) for argument in arguments],
                 "cwd": str(cwd or Path.cwd()),
                 "env": dict(os.environ),
+                "timeout_s": timeout_s,
                 **{name: str(path) for name, path in files.items()},
             }
             print(json.dumps(order), file=server.stdin, flush=True)
             assert server.stdout is not None
-            status = int(server.stdout.readline())
-            return Finished(status, files["stdout"].read_bytes(), files["stderr"].read_bytes())
+            answer = server.stdout.readline().strip()
+            if answer == "hung":
+                command = " ".join(order["args"])
+                said = files["stderr"].read_text("utf-8", "replace")
+                pytest.fail(f"killed: stepaudio {command} ran for {timeout_s:g} s. {said}")
+            return Finished(int(answer), files["stdout"].read_bytes(), files["stderr"].read_bytes())
 
         yield forked
         server.stdin.close()

@@ -2,14 +2,17 @@
 
     python forking.py
 
-Reads a JSON object a line from standard input: ``args``, ``cwd``, ``env``, and the files that are
-the command's ``stdin``, ``stdout`` and ``stderr``. Answers with the exit status, a line each.
+Reads a JSON object a line from standard input: ``args``, ``cwd``, ``env``, ``timeout_s``, and the
+files that are the command's ``stdin``, ``stdout`` and ``stderr``. Answers with the exit status, a
+line each, or "hung": the command took longer and was killed, with all that it had started.
 """
 
 import importlib
 import io
 import json
 import os
+import select
+import signal
 import sys
 from typing import Any
 
@@ -44,11 +47,26 @@ def become(order: dict[str, Any]) -> None:
 def serve() -> None:
     """Run commands until standard input ends."""
     for line in sys.stdin:
+        order = json.loads(line)
         child = os.fork()
         if not child:
-            become(json.loads(line))
+            become(order)
+        os.setpgid(child, child)  # with all that it starts
+        print(result(child, order["timeout_s"]), flush=True)
+
+
+def result(child: int, timeout_s: float) -> int | str:
+    """Wait until a child has ended; tell its exit status."""
+    ended = os.pidfd_open(child)
+    hangs = True
+    try:
+        hangs = not select.select([ended], [], [], timeout_s)[0]
+    finally:
+        os.close(ended)
+        if hangs:
+            os.killpg(child, signal.SIGKILL)
         _, state = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(state), flush=True)
+    return "hung" if hangs else os.waitstatus_to_exitcode(state)
 
 
 if __name__ == "__main__":
