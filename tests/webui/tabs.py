@@ -35,7 +35,7 @@ class ToneBackend:
 
     Attributes:
         asked: what it was asked to write down, and how.
-        pause_s: between two pieces of speech.
+        pause_s: between two pieces of speech, and for every recording.
     """
 
     def __init__(self, pause_s: float = 0.0) -> None:
@@ -57,6 +57,7 @@ class ToneBackend:
 
     def transcribe(self, path: Path, options: TranscribeOptions) -> Transcript:
         self.asked.append((path.name, options))
+        time.sleep(self.pause_s)
         if path.name.startswith("bad"):
             raise AudioLoadError(f"{path}: not audio in any format that can be decoded")
         words = (Word("<b>one", 0.1, 0.4, 0.9), Word("two", 0.5, 0.9, 0.2))

@@ -161,6 +161,27 @@ def test_many_recordings_and_a_bad_one(
     )
 
 
+def test_many_recordings_can_be_stopped(page: Page, tmp_path: Path) -> None:
+    files = [tmp_path / f"{index}.wav" for index in range(30)]
+    for file in files:
+        soundfile.write(file, np.zeros(800), 16_000)
+    with (tones := ToneBackend(pause_s=2.0)).showing() as site:
+        tab = TranscribeTab(page, site)
+        tab.choose_many(files)
+        page.click("#batch-start")
+        page.locator("#batch-table tbody tr").first.wait_for()
+        page.click("#batch-stop")
+        tab.wait_for("batch-status", "Stopped")
+        heard = len(tones.asked)
+        assert heard < len(files)
+        page.click("#batch-start")
+        for _ in range(300):
+            if len(tones.asked) > heard:
+                break
+            page.wait_for_timeout(100)
+        assert tones.asked[heard][0] == "0.wav"
+
+
 def test_problems_are_told_and_the_page_goes_on(
     page: Page, tone_site: Site, tmp_path: Path
 ) -> None:

@@ -181,11 +181,13 @@ def _build_many(backend: Backend, hotwords: gr.Textbox) -> None:
         show_progress_on=[status],
         api_visibility="private",
     )
-    stop.click(
+    stop.click(None, cancels=[running], api_visibility="private")
+    # Not before the recording that is being read is through: until then the page ignores clicks.
+    running.failure(
         lambda: note("Stopped; what is in the table was written down."),
         None,
         [status],
-        cancels=[running],
+        queue=False,
         api_visibility="private",
     )
 
