@@ -94,6 +94,27 @@ def test_a_spoken_turn_gives_a_heard_reply(
             screenshot(voice.page, pictures, "voice-chat")
 
 
+def test_a_piece_that_comes_as_the_loudspeaker_runs_dry_is_waited_for(
+    page: Page, site: Site
+) -> None:
+    page.goto(f"{site.url}/voice/static/audio.js")
+    busy = page.evaluate(
+        """async () => {
+          const { Player } = await import("/voice/static/audio.js");
+          const player = new Player();
+          player.node = { port: { postMessage() {} } };
+          const busy = [];
+          player.push("answer", new Int16Array(1));
+          player.push("answer", new Int16Array(1)); // while the audio thread tells of the first one
+          player.hear({ drained: 1 });
+          busy.push(player.isBusy);
+          player.hear({ drained: 2 });
+          return [...busy, player.isBusy];
+        }"""
+    )
+    assert busy == [True, False]
+
+
 def test_speaking_interrupts_the_answer(
     launch: BrowserFactory, site: Site, backend: ScriptedBackend, microphone: Path
 ) -> None:

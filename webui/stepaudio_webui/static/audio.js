@@ -70,6 +70,7 @@ export class Player extends EventTarget {
     this.item = null; // what is heard now
     this.playedMs = 0; // of it
     this.isBusy = false;
+    this.pushed = 0; // pieces
     this.starting = null;
   }
 
@@ -96,6 +97,7 @@ export class Player extends EventTarget {
     if (!this.node || !pcm.length) return;
     const samples = Float32Array.from(pcm, (x) => x / 32768);
     this.isBusy = true;
+    this.pushed++;
     this.node.port.postMessage({ push: samples, item }, [samples.buffer]);
   }
 
@@ -110,6 +112,7 @@ export class Player extends EventTarget {
 
   hear(data) {
     if (data.drained) {
+      if (data.drained < this.pushed) return; // told before the last piece came
       this.isBusy = false;
       this.dispatchEvent(new Event("drained"));
       return;

@@ -80,7 +80,8 @@ class Capture extends AudioWorkletProcessor {
  * Plays pieces of speech in order; each belongs to an item.
  *
  * Messages in: {push: Float32Array, item}, {flush: true}. Messages out: {item, played, level} about
- * what has been heard of an item, {flushed: item, played}, and {drained: true}.
+ * what has been heard of an item, {flushed: item, played}, and {drained}, the number of all pieces
+ * that have come: there may be more on their way.
  */
 class Player extends AudioWorkletProcessor {
   constructor() {
@@ -91,7 +92,13 @@ class Player extends AudioWorkletProcessor {
     this.played = 0; // samples of the item
     this.unreported = 0;
     this.fade = 0;
-    this.port.onmessage = ({ data }) => (data.flush ? this.flush() : this.queue.push(data));
+    this.taken = 0; // pieces
+    this.port.onmessage = ({ data }) => (data.flush ? this.flush() : this.take(data));
+  }
+
+  take(piece) {
+    this.taken++;
+    this.queue.push(piece);
   }
 
   process(_, [[output]]) {
@@ -125,7 +132,7 @@ class Player extends AudioWorkletProcessor {
     if (!size) return;
     this.unreported += size;
     if (this.unreported >= REPORT || !this.queue.length) this.report(level(output));
-    if (!this.queue.length) this.port.postMessage({ drained: true });
+    if (!this.queue.length) this.port.postMessage({ drained: this.taken });
   }
 
   report(loudness) {
