@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from stepaudio_recipes.cli import main
+
 COMMAND = Path(sys.executable).parent / "stepaudio-train"
 
 
@@ -42,9 +44,17 @@ def test_list_and_show():
         (("run", "prepare"), "data: missing"),
     ],
 )
-def test_mistakes_give_one_line_and_no_traceback(arguments, message):
-    result = run(*arguments)
+def test_mistakes_give_one_line_and_no_traceback(arguments, message, capsys):
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert message in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+
+
+def test_a_mistake_is_told_by_the_installed_command():
+    result = run("run", "prepare")
     assert result.returncode == 1
-    assert message in result.stderr
+    assert "data: missing" in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
