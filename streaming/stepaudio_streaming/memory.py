@@ -1,9 +1,8 @@
 """Memory that nobody needs any more: bounded, and given back to the system now and then.
 
-A session that is over is a ring of objects, which only Python's collector frees. It visits
-everything that has survived for long when a quarter as much has come since; behind the imports of
-a server that is a session's objects many times over, and each of them keeps sound and memories of
-voices.
+A session that is over is a ring of objects, which only Python's collector frees. It visits old
+objects when a quarter as many have become old since: a server's imports are half a million, so that
+in seven minutes of speech it did not once, and every session that had ended kept 2 MB of sound.
 
 Tensors of ever different sizes leave holes in the heaps of several threads. glibc keeps the pages
 of those holes, so that a server grows for hours although it holds nothing more. oneDNN keeps the
@@ -48,7 +47,8 @@ async def keep_memory_small(interval_s: float = INTERVAL_S) -> None:
     """Free and give back memory every so often, in a thread beside, until cancelled.
 
     To be begun behind the imports and before the first session: what exists now is taken to stay,
-    so that looking for what is over takes milliseconds.
+    so that looking for what is over holds nobody up for longer than a frame of sound (16 ms instead
+    of 300 ms with four sessions).
     """
     gc.collect()
     gc.freeze()
