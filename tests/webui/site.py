@@ -99,7 +99,11 @@ class ScriptedBackend:
 
 
 def open_page(page: Page, site: Site, shows: str) -> None:
-    """Open a site and wait for what a selector finds."""
+    """Open a site and wait for what a selector finds.
+
+    Chromium is a session of its own to Linux, not the one of the tests: beside work in a session
+    that was given preference (/proc/PID/autogroup) it gets no processor, and this fails.
+    """
     page.goto(site.url, timeout=OPENING_S * 1000)
     page.wait_for_selector(shows, timeout=OPENING_S * 1000)
 
