@@ -24,9 +24,9 @@ demo: $(VENV)/.core
 
 setup: $(VENV)/.setup
 
-# Two processes of one thread each; the longest tests first, so that both are busy to the end.
+# Processes of one thread each: one more than two cores, because tests in browsers mostly wait.
 test: $(VENV)/.setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/webui tests/cli tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests
 
 check: $(VENV)/.setup
 	$(BIN)/ruff format --check $(PACKAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,28 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("stepaudio", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("stepaudio")
 
-ASSETS = Path(__file__).parent / "assets"
-EXAMPLES = Path(__file__).parent.parent / "examples" / "audio"
+_LONG_FILES = ("webui", "cli", "streaming")  # folders
+
+TESTS = Path(__file__).parent
+ASSETS = TESTS / "assets"
+EXAMPLES = TESTS.parent / "examples" / "audio"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that all processes are busy to the end.
+
+    Those of browsers, which mostly wait, take turns with those of commands, which reckon.
+    """
+    files: dict[str, dict[Path, int]] = {folder: {} for folder in _LONG_FILES}
+
+    def rank(item: pytest.Item) -> tuple[float, int]:
+        folder = item.path.relative_to(TESTS).parts[0] if TESTS in item.path.parents else ""
+        if folder not in files:
+            return math.inf, 0
+        turn = files[folder].setdefault(item.path, len(files[folder]))
+        return turn, _LONG_FILES.index(folder)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
