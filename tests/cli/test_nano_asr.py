@@ -73,8 +73,8 @@ def test_long_recording_has_segments_in_order(rows, transcripts):
     assert 0 <= bounds[0] and bounds[-1] <= longest.duration + 0.01
 
 
-def test_table_as_in_the_demo(run_installed, examples, rows):
-    done = run_installed("asr", examples, "--format", "table")
+def test_table_as_in_the_demo(run, examples, rows):
+    done = run("asr", examples, "--format", "table")
     assert (done.status, done.errors) == (0, [])
     header, *body, footer = done.lines
     assert header.split() == ["file", "seconds", "rtf", "text"]
@@ -85,9 +85,9 @@ def test_table_as_in_the_demo(run_installed, examples, rows):
         assert Path(file).is_file() and float(seconds) > 0 and float(rtf) > 0 and text
 
 
-def test_word_timestamps(run_installed, examples):
+def test_word_timestamps(run, examples):
     file = examples / "us_female_2.ogg"
-    done = run_installed("asr", file, "--format", "json", "--word-timestamps")
+    done = run("asr", file, "--format", "json", "--word-timestamps")
     assert (done.status, done.errors) == (0, [])
     (segment,) = done.objects[0]["segments"]
     words = segment["words"]
@@ -98,10 +98,8 @@ def test_word_timestamps(run_installed, examples):
     assert all(0 <= word["confidence"] <= 1 for word in words)
 
 
-def test_greedy_decoding_is_another_way(run_installed, examples):
-    done = run_installed(
-        "asr", examples / "us_female_2.ogg", "--format", "json", "--decoding", "greedy"
-    )
+def test_greedy_decoding_is_another_way(run, examples):
+    done = run("asr", examples / "us_female_2.ogg", "--format", "json", "--decoding", "greedy")
     assert (done.status, done.errors) == (0, [])
     # One pass for each token: the decoder writes by itself.
     assert done.objects[0]["passes"] == done.objects[0]["tokens"] - 1

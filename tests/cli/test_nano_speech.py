@@ -37,11 +37,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="module")
-def spoken(run_installed: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def spoken(run: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spoken")
     lines = folder / "lines.txt"
     lines.write_text("\n".join(SENTENCES) + "\n")
-    done = run_installed("tts", "-i", lines, "--output-dir", folder, "--seed", "1")
+    done = run("tts", "-i", lines, "--output-dir", folder, "--seed", "1")
     assert done.status == 0, done.errors
     return folder
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -65,7 +66,7 @@ def test_a_model_that_is_not_there_leaves_the_page_up(tmp_path: Path) -> None:
         with httpx.Client(base_url=url, timeout=60) as client:
             assert client.get("/").status_code == 200
             while (status := client.get("/voice/status").json())["state"] == "loading":
-                pass
+                time.sleep(0.1)
         assert status["state"] == status["chat"] == "failed"
         assert "nothing" in status["problem"]
         process.send_signal(signal.SIGTERM)
