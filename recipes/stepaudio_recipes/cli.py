@@ -24,6 +24,8 @@ RECIPES = {
     "vocoder": "stepaudio_recipes.vocoder",
     "codec": "stepaudio_recipes.codec",
     "speech_pretrain": "stepaudio_recipes.speech_pretrain",
+    "code_reader": "stepaudio_recipes.code_reader",
+    "speech_reward": "stepaudio_recipes.speech_reward",
     "assemble": "stepaudio_recipes.assemble",
 }
 

@@ -39,6 +39,11 @@ _SAMPLING = {
     ),
     "top_p": (float, "sample from the smallest set of codes with this probability"),
     "top_k": (int, "sample from so many most probable codes; 0: from all"),
+    "takes": (
+        int,
+        "how often each sentence is spoken; the take that the model's own recogniser understands "
+        "best is kept (default: that of the model)",
+    ),
     "retries": (int, "how often a sentence that turned out badly is generated again"),
     "batch_size": (int, "sentences that are generated together"),
 }

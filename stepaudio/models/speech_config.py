@@ -26,6 +26,8 @@ class SpeechConfig(ConfigSection):
         styles: words that the instruction may have, and how many times as long they make speech;
             None: any text.
         temperature: of the audio codes.
+        takes: how often a sentence is generated; the take that the model's own recogniser
+            understands best is kept.
         max_letters: longest text that is spoken at once; longer ones are cut.
         seconds_a_phone: how long a phone takes, for the check of what was spoken.
         pause_s: how long the silence around a sentence lasts, for the same check.
@@ -37,6 +39,7 @@ class SpeechConfig(ConfigSection):
     voices: tuple[str, ...] = ()
     styles: Mapping[str, float] | None = field(default=None)
     temperature: float = 0.7
+    takes: int = 1
     max_letters: int = 200
     seconds_a_phone: float = 0.075
     pause_s: float = 0.6
@@ -49,6 +52,7 @@ class SpeechConfig(ConfigSection):
             (not _are_names(self.voices), "voices must be names"),
             (not _are_styles(self.styles), "styles must be words with positive factors"),
             (not _is_positive(self.temperature), "temperature must be positive"),
+            (not _is_count(self.takes), "takes must be a number from 1 on"),
             (not _is_count(self.max_letters), "max_letters must be a number from 1 on"),
             (not _is_positive(self.seconds_a_phone), "seconds_a_phone must be positive"),
             (not _is_positive(self.pause_s), "pause_s must be positive"),

@@ -23,6 +23,8 @@ class SpeechOptions:
         max_repetition: share of the window that one code may have.
         max_hold: longest stretch of few different codes, in codes; sampling leaves them then, or
             ends. Recorded sentences have 14 at most.
+        takes: how often every sentence is generated; the model's own recogniser chooses the take
+            that it understands best. None: as the checkpoint wants it. Streamed speech has one.
         retries: how often a sentence with problems is generated again.
         warming: what every further attempt adds to the temperature: loops and held sounds come
             from cold sampling.
@@ -39,6 +41,7 @@ class SpeechOptions:
     repetition_window: int = 10
     max_repetition: float = 0.4
     max_hold: int = 13
+    takes: int | None = None
     retries: int = 1
     warming: float = 0.3
     batch_size: int = 8
@@ -52,6 +55,8 @@ class SpeechOptions:
         self.sampling(0.0)  # checks its values
         if self.retries < 0 or self.warming < 0:
             raise ValueError("retries and warming must not be negative")
+        if self.takes is not None and self.takes < 1:
+            raise ValueError(f"takes must be at least 1, got {self.takes}")
         if self.max_hold < 1:
             raise ValueError(f"max_hold must be at least 1, got {self.max_hold}")
         if self.batch_size < 1:

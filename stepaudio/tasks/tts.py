@@ -23,6 +23,7 @@ from stepaudio.generation.completion import Completion
 from stepaudio.generation.stats import GenerationStats
 from stepaudio.models.token2wav.token2wav import SpeechVoice, Token2Wav
 from stepaudio.tasks.speech_check import SpeechProblem, badness, check_speech
+from stepaudio.tasks.speech_judge import SpeechJudge
 from stepaudio.tasks.speech_options import SpeechOptions
 from stepaudio.tasks.speech_prompt import SpeechJob, SpeechPrompter
 from stepaudio.tasks.speech_result import SpeechStats, SpokenSentence, SpokenText
@@ -121,12 +122,15 @@ class Synthesizer:
             options: how texts are spoken.
 
         Raises:
-            ConfigError: the checkpoint cannot read aloud.
+            ConfigError: the checkpoint cannot read aloud, or cannot choose between takes.
         """
         self.engine = engine
         self.options = options or SpeechOptions()
         self.model = model
         self._prompter = SpeechPrompter(model, self.options)
+        wanted = self.options.takes
+        self._takes = self._prompter.config.takes if wanted is None else wanted
+        self._judge = SpeechJudge(model) if self._takes > 1 else None
         self._voices: dict[str, SpeechVoice] = {}
 
     @classmethod
@@ -285,24 +289,54 @@ class Synthesizer:
                 yield script
 
     def _generate(self, jobs: Sequence[tuple[SpeechJob, int]]) -> list[_Attempts]:
-        """Generate sentences, and again those with problems."""
+        """Generate sentences, and again those of which every take has problems."""
         results = [_Attempts() for _ in jobs]
-        pending = list(range(len(jobs)))
-        for attempt in range(self.options.retries + 1):
-            seeds = [attempt_seed(jobs[index][1], attempt) for index in pending]
-            warmer = attempt * self.options.warming
-            completions = self.model.generator.generate(
-                [jobs[index][0].prompt for index in pending],
-                [
-                    jobs[index][0].sampling(seed, warmer)
-                    for index, seed in zip(pending, seeds, strict=True)
-                ],
-                num_slots=self.options.batch_size,
-            )
-            for index, completion, seed in zip(pending, completions, seeds, strict=True):
-                results[index].add(self.take(jobs[index][0], completion, seed), completion.stats)
-            pending = [index for index in pending if results[index].best.problems]
+        pending = [index for index in range(len(jobs)) for _ in range(self._takes)]
+        for retry in range(self.options.retries + 1):
+            self._attempt(jobs, pending, results, retry * self.options.warming)
+            pending = [index for index, made in enumerate(results) if made.best[0].problems]
+            if not pending:
+                break
         return results
+
+    def _attempt(
+        self,
+        jobs: Sequence[tuple[SpeechJob, int]],
+        pending: Sequence[int],
+        results: Sequence[_Attempts],
+        warmer: float,
+    ) -> None:
+        """Generate a take of each pending sentence, of some several."""
+        num_takes = [len(made.takes) for made in results]
+        seeds = []
+        for index in pending:
+            seeds.append(attempt_seed(jobs[index][1], num_takes[index]))
+            num_takes[index] += 1
+        completions = self.model.generator.generate(
+            [jobs[index][0].prompt for index in pending],
+            [
+                jobs[index][0].sampling(seed, warmer)
+                for index, seed in zip(pending, seeds, strict=True)
+            ],
+            num_slots=self.options.batch_size,
+        )
+        for index, completion, seed in zip(pending, completions, seeds, strict=True):
+            results[index].add(self.take(jobs[index][0], completion, seed), completion.stats)
+
+    def _sound(
+        self, job: SpeechJob, made: _Attempts, voice: SpeechVoice
+    ) -> tuple[Take, Tensor | None]:
+        """The take that is kept, and its sound."""
+        heard: list[tuple[float, Take, Tensor | None]] = []
+        for take in made.best:
+            codes, seed = take.codes, take.seed
+            wav = self.engine.synthesize(codes, voice, seed=seed) if codes else None
+            if self._judge is None or wav is None or len(made.best) == 1:
+                return take, wav
+            loss = self._judge.loss(wav, self.sample_rate, job.sentence.words)
+            heard.append((loss, take, wav))
+        _, take, wav = min(heard, key=lambda entry: entry[0])
+        return take, wav
 
     def _vocode(self, script: Script, attempts: Sequence[_Attempts]) -> SpokenText:
         stats = SpeechStats()
@@ -311,16 +345,15 @@ class Synthesizer:
         num_samples = 0
         started = time.perf_counter()
         for job, made in zip(script.jobs, attempts, strict=True):
+            take, wav = self._sound(job, made, script.voice)
             start_s = num_samples / self.sample_rate
-            sentences.append(made.sentence(job, start_s))
-            codes, seed = made.best.codes, made.best.seed
-            wav = self.engine.synthesize(codes, script.voice, seed=seed) if codes else None
+            sentences.append(made.sentence(job, take, start_s))
             silence = self.pause(job) if job is not script.jobs[-1] else None
             new = [part for part in (wav, silence) if part is not None]
             num_samples += sum(map(len, new))
             parts += new
             stats.generation.add(made.stats)
-            stats.retries += len(made.takes) - 1
+            stats.retries += len(made.takes) - self._takes
         stats.vocode_s = time.perf_counter() - started
         stats.speech_s = num_samples / self.sample_rate
         samples = torch.cat(parts) if parts else torch.zeros(0)
@@ -339,13 +372,14 @@ class _Attempts:
         self.stats.add(stats)
 
     @property
-    def best(self) -> Take:
-        return min(self.takes, key=lambda take: badness(take.problems))
+    def best(self) -> list[Take]:
+        """The takes with the fewest problems."""
+        least = min(badness(take.problems) for take in self.takes)
+        return [take for take in self.takes if badness(take.problems) == least]
 
-    def sentence(self, job: SpeechJob, start_s: float) -> SpokenSentence:
-        best = self.best
+    def sentence(self, job: SpeechJob, take: Take, start_s: float) -> SpokenSentence:
         return SpokenSentence(
-            job.sentence.text, best.codes, best.seed, len(self.takes), best.problems, start_s
+            job.sentence.text, take.codes, take.seed, len(self.takes), take.problems, start_s
         )
 
 

@@ -231,6 +231,62 @@ def test_the_better_of_two_attempts_is_kept(
         assert spoken.warnings[0] == '"hello": 2 s have an entropy of 0.0 bits only (stuck)'
 
 
+class LengthJudge:
+    """Understands speech of a certain length best."""
+
+    def __init__(self, model: StepAudio) -> None:
+        self.heard: list[tuple[float, tuple[str, ...]]] = []
+
+    def loss(self, samples: torch.Tensor, sample_rate: int, words: Sequence[str]) -> float:
+        seconds = len(samples) / sample_rate
+        self.heard.append((round(seconds, 2), tuple(words)))
+        return abs(seconds - 1.4)
+
+
+def test_of_several_takes_the_one_that_is_understood_best_is_kept(
+    folder: Path, synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepaudio.tasks.tts.SpeechJudge", LengthJudge)
+    model = StepAudio.from_pretrained(folder, device="cpu", lazy=True)
+    hello, dog = (sentence_seed(3, index) for index in range(2))
+    takes = [[attempt_seed(seed, take) for take in range(4)] for seed in (hello, dog)]
+    loop = [7] * 80  # a problem: not worth to be heard
+    by_seed = dict(zip(takes[0], map(varied, (1.0, 1.48, 2.0)), strict=False))
+    by_seed |= dict(zip(takes[1], (varied(1.2), loop, loop), strict=False))
+    generator = ScriptedGenerator(model, by_seed)
+    model.generator = generator  # type: ignore[assignment]
+    chooser = Synthesizer(model, synthesizer.engine, SpeechOptions(takes=3))
+    spoken = chooser.speak("Hello. Dog!", seed=3)
+    assert generator.asked == [[*takes[0][:3], *takes[1][:3]]]
+    assert isinstance(chooser._judge, LengthJudge)
+    assert chooser._judge.heard == [(s, ("hello",)) for s in (1.0, 1.48, 2.0)]
+    first, second = spoken.sentences
+    assert (first.seed, first.codes, first.attempts) == (takes[0][1], tuple(varied(1.48)), 3)
+    assert (second.seed, second.codes) == (takes[1][0], tuple(varied(1.2)))
+    assert spoken.stats.retries == 0
+
+
+def test_all_takes_of_a_sentence_are_retried_once(
+    folder: Path, synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepaudio.tasks.tts.SpeechJudge", LengthJudge)
+    model = StepAudio.from_pretrained(folder, device="cpu", lazy=True)
+    seed = sentence_seed(3, 0)
+    seeds = [attempt_seed(seed, take) for take in range(3)]
+    generator = ScriptedGenerator(
+        model, {seeds[0]: [7] * 80, seeds[1]: [7] * 80, seeds[2]: varied(1.3)}
+    )
+    model.generator = generator  # type: ignore[assignment]
+    spoken = Synthesizer(model, synthesizer.engine, SpeechOptions(takes=2)).speak("Hello", seed=3)
+    assert generator.asked == [seeds[:2], seeds[2:]]
+    assert (spoken.sentences[0].seed, spoken.stats.retries) == (seeds[2], 1)
+
+
+def test_only_who_hears_phones_can_choose(folder: Path, synthesizer: Synthesizer) -> None:
+    with pytest.raises(ConfigError, match=r"cannot choose between takes: .* speak one take"):
+        Synthesizer(synthesizer.model, synthesizer.engine, SpeechOptions(takes=2))
+
+
 def test_silence_is_a_problem_and_no_error(folder: Path, synthesizer: Synthesizer) -> None:
     model = StepAudio.from_pretrained(folder, device="cpu", lazy=True)
     seed = sentence_seed(0, 0)
@@ -305,7 +361,13 @@ def test_voices(synthesizer: Synthesizer, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"retries": -1}, {"batch_size": 0}, {"temperature": -1.0}, {"pauses": {"clause": -0.1}}],
+    [
+        {"retries": -1},
+        {"takes": 0},
+        {"batch_size": 0},
+        {"temperature": -1.0},
+        {"pauses": {"clause": -0.1}},
+    ],
 )
 def test_wrong_options(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
