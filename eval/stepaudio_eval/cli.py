@@ -46,6 +46,11 @@ def _add_speech(speech: argparse.ArgumentParser) -> None:
     speech.add_argument("--limit", type=int, help="only the first so many rows")
     speech.add_argument("--seed", type=int, default=0)
     speech.add_argument(
+        "--takes",
+        type=_count,
+        help="of each sentence read aloud (default: as the model wants it)",
+    )
+    speech.add_argument(
         "--kinds",
         nargs="+",
         choices=["natural", "resynth", "tts"],
@@ -65,18 +70,27 @@ def _add_speech(speech: argparse.ArgumentParser) -> None:
     speech.set_defaults(run=_run_speech)
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {count}")
+    return count
+
+
 def _run_speech(args: argparse.Namespace) -> None:
     import dataclasses
 
     from stepaudio.atomic import write_text_atomic
     from stepaudio.audio.io import save_audio
+    from stepaudio.tasks.speech_options import SpeechOptions
     from stepaudio.tasks.tts import Synthesizer
     from stepaudio.text.manifest import read_manifest
     from stepaudio_eval.asr import PocketsphinxRecognizer, Recognizer, StepAudioRecognizer
     from stepaudio_eval.speech import save_figure, score_speech, speech_sets
 
     rows = read_manifest(args.manifest)[: args.limit]
-    synthesizer = Synthesizer.from_pretrained(args.model, device=args.device)
+    options = SpeechOptions(takes=args.takes)
+    synthesizer = Synthesizer.from_pretrained(args.model, device=args.device, options=options)
     recognizers: list[Recognizer] = [
         PocketsphinxRecognizer() if name == "pocketsphinx" else StepAudioRecognizer(name)
         for name in args.recognizers

@@ -46,7 +46,7 @@ def _config_path(recipe: str, config: str) -> Path:
 def _list() -> None:
     for name, module_name in RECIPES.items():
         summary = (importlib.import_module(module_name).__doc__ or "").splitlines()[0]
-        print(f"{name:12} {summary}  [configs: {', '.join(_configs(name))}]")
+        print(f"{name:15} {summary}  [configs: {', '.join(_configs(name))}]")
 
 
 def _run(recipe: str, config: str, overrides: Sequence[str]) -> None:

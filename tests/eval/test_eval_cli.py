@@ -9,6 +9,7 @@ import pytest
 
 from stepaudio.text.manifest import read_manifest
 from stepaudio_eval.asr import SystemScore, evaluate
+from stepaudio_eval.cli import main
 
 COMMAND = Path(sys.executable).parent / "stepaudio-eval"
 
@@ -62,3 +63,22 @@ def test_bad_input_is_one_line(tmp_path):
     assert result.stderr.startswith("stepaudio-eval: ")
     assert str(missing) in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_speech_is_made_judged_and_reported(examples, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    report, audio = tmp_path / "report.json", tmp_path / "audio"
+    asked = ["speech", examples / "manifest.jsonl", "--limit", "2", "--takes", "2", "--kinds"]
+    asked += ["natural", "resynth", "tts", "--recognizers", "nano", "--device", "cpu"]
+    assert main([*map(str, asked), "--output", str(report), "--audio", str(audio)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown[:4]] == ["kind", "natural", "resynth", "tts"]
+    natural, resynth, tts = json.loads(report.read_text())["scores"]
+    assert natural["rtf"] == 0 < resynth["rtf"]
+    assert natural["wer"]["nano"] < resynth["wer"]["nano"] + 0.5
+    assert tts["num_rows"] == 2
+    assert 0 < tts["codebook_use"] < 1
+    assert len(list(audio.rglob("*.wav"))) == 6
+    with pytest.raises(SystemExit):
+        main(["speech", str(examples / "manifest.jsonl"), "--takes", "0"])
+    assert "must be at least 1, got 0" in capsys.readouterr().err

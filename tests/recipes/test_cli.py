@@ -28,6 +28,8 @@ def test_list_and_show():
         "vocoder",
         "codec",
         "speech_pretrain",
+        "code_reader",
+        "speech_reward",
         "assemble",
     ]
     shown = run("show", "pretrain", "--config", "tiny")
