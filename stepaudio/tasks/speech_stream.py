@@ -1,7 +1,7 @@
 """Speech while it is generated: the first sound comes before the first sentence has its end.
 
-Sound and codes are those of `Synthesizer.speak` without retries: what was heard cannot be taken
-back, so problems are only reported.
+Sound and codes are those of `Synthesizer.speak` with one take and without retries: what was heard
+cannot be taken back, so problems are only reported.
 """
 
 from __future__ import annotations
