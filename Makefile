@@ -24,9 +24,9 @@ demo: $(VENV)/.core
 
 setup: $(VENV)/.setup
 
-# Processes of one thread each: one more than two cores, because tests in browsers mostly wait.
+# Processes of one thread each. Compiled modules are kept: many tests start commands.
 test: $(VENV)/.setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 check: $(VENV)/.setup
 	$(BIN)/ruff format --check $(PACKAGES)

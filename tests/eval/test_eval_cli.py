@@ -67,18 +67,19 @@ def test_bad_input_is_one_line(tmp_path):
 
 def test_speech_is_made_judged_and_reported(examples, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("stepaudio_eval.speech.mean_opinion", lambda heard: None)  # slow
     report, audio = tmp_path / "report.json", tmp_path / "audio"
-    asked = ["speech", examples / "manifest.jsonl", "--limit", "2", "--takes", "2", "--kinds"]
-    asked += ["natural", "resynth", "tts", "--recognizers", "nano", "--device", "cpu"]
+    asked = ["speech", examples / "manifest.jsonl", "--limit", "1", "--takes", "2", "--kinds"]
+    asked += ["natural", "tts", "--recognizers", "nano", "--device", "cpu"]
     assert main([*map(str, asked), "--output", str(report), "--audio", str(audio)]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in shown[:4]] == ["kind", "natural", "resynth", "tts"]
-    natural, resynth, tts = json.loads(report.read_text())["scores"]
-    assert natural["rtf"] == 0 < resynth["rtf"]
-    assert natural["wer"]["nano"] < resynth["wer"]["nano"] + 0.5
-    assert tts["num_rows"] == 2
+    assert [line.split()[0] for line in shown[:3]] == ["kind", "natural", "tts"]
+    natural, tts = json.loads(report.read_text())["scores"]
+    assert natural["rtf"] == 0 < tts["rtf"]
+    assert natural["wer"]["nano"] < 0.5
+    assert tts["num_rows"] == 1
     assert 0 < tts["codebook_use"] < 1
-    assert len(list(audio.rglob("*.wav"))) == 6
+    assert len(list(audio.rglob("*.wav"))) == 2
     with pytest.raises(SystemExit):
         main(["speech", str(examples / "manifest.jsonl"), "--takes", "0"])
     assert "must be at least 1, got 0" in capsys.readouterr().err
