@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,7 +105,7 @@ class Requests:
         if not self._texts or not self._transcripts:
             raise ConfigError(f"{config.texts}: no sentence of a fitting length has known words")
 
-    def _sayable(self, texts) -> list[str]:  # type: ignore[no-untyped-def]
+    def _sayable(self, texts: Iterable[str]) -> list[str]:
         shortest, longest = self._config.shortest, self._config.longest
         return [t for t in texts if shortest <= len(t) <= longest and self._lexicon.targets(t)]
 
