@@ -79,6 +79,10 @@ class RewardConfig:
     temperature: float = 0.7
     worst: float = 6.0
 
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.divergence_weight < 0:
+            raise ConfigError("reward needs a positive temperature and no negative weight")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechRewardConfig:
@@ -223,13 +227,15 @@ def reward_losses(
     policy: Policy, reference: Policy, reader: CodeReader, batch: TakeBatch, config: RewardConfig
 ) -> tuple[Tensor, Tensor]:
     """Mean loss of the reader in nats a phone, and divergence from the reference in nats a code."""
-    logits = policy.code_logits(batch.ids, batch.is_code)
+    device = reader.embed.weight.device
+    ids, is_code = batch.ids.to(device), batch.is_code.to(device)
+    logits = policy.code_logits(ids, is_code)
     with torch.no_grad():
-        started_with = reference.code_logits(batch.ids, batch.is_code)
-    codes = batch.ids[batch.is_code] - policy.vocab.audio_0
+        started_with = reference.code_logits(ids, is_code)
+    codes = ids[is_code] - policy.vocab.audio_0
     chosen = straight_through_codes(logits, codes, config.temperature)
     embedded = chosen @ reader.embed.weight
-    lens = batch.is_code.sum(1)
+    lens = is_code.sum(1)
     size = padded_length(int(lens.max()))
     rows = embedded.new_zeros(len(lens), size, embedded.shape[1])
     rows = rows.masked_scatter(length_mask(lens, size)[..., None], embedded)

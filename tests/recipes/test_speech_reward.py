@@ -209,6 +209,12 @@ def test_a_reader_of_other_codes_is_refused(reward_config, tmp_path):
         speech_reward.main(config)
 
 
+@pytest.mark.parametrize("value", ["reward.temperature=0", "reward.divergence_weight=-1"])
+def test_rewards_that_make_no_sense_are_refused(value):
+    with pytest.raises(ConfigError, match="positive temperature and no negative weight"):
+        load_config(speech_reward.Config, CONFIGS / "speech_reward" / "tiny.yaml", [value])
+
+
 def test_requests_have_known_words_and_fit(reward_config):
     requests = Requests(reward_config.requests, ("slowly",))
     drawn = requests.draw(60, np.random.default_rng(1))
